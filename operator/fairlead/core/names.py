@@ -1,0 +1,60 @@
+"""Object names, labels, annotations and digests: in one place, never an f-string twice."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Final
+
+import orjson
+
+GROUP: Final = "fairlead.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+CATEGORY: Final = "fairlead"
+
+SYSTEM_NAMESPACE: Final = "fairlead-system"
+AUDIENCE: Final = "fairlead-gateway"
+"""The audience of the projected token that an agent pod shows to the gateway."""
+OPERATOR_LEASE: Final = "fairlead-operator"
+GATEWAY_TLS_SECRET: Final = "fairlead-gateway-tls"  # noqa: S105 - the name of a Secret
+GATEWAY_CA_CONFIGMAP: Final = "fairlead-gateway-ca"
+CA_KEY: Final = "ca.crt"
+
+AGENT_LABEL: Final = f"{GROUP}/agent"
+"""On pods and Leases: the Agent whose pool the pod belongs to."""
+WORKFLOW_LABEL: Final = f"{GROUP}/workflow"
+RUN_LABEL: Final = f"{GROUP}/run"
+"""On a pod that exists for one run: the name of the WorkflowRun."""
+POOL_ANNOTATION: Final = f"{GROUP}/pool"
+SPEC_DIGEST_ANNOTATION: Final = f"{GROUP}/spec-digest"
+
+PART_OF_LABELS: Final = {"app.kubernetes.io/part-of": "fairlead", "app.kubernetes.io/managed-by": "fairlead-operator"}
+
+TOKEN_MOUNT: Final = "/var/run/secrets/fairlead.dev"  # noqa: S105 - a path
+TOKEN_FILE: Final = "token"  # noqa: S105 - a file name
+
+_MAX_NAME = 63
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 of *value* as canonical JSON (sorted keys), in hexadecimal."""
+    return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def child_name(parent: str, suffix: str) -> str:
+    """Return ``<parent>-<suffix>``, shortened with a digest of the parent where it would be over 63 characters."""
+    name = f"{parent}-{suffix}"
+    if len(name) <= _MAX_NAME:
+        return name
+    mark = hashlib.sha256(parent.encode()).hexdigest()[:8]
+    return f"{parent[: _MAX_NAME - len(suffix) - len(mark) - 2].rstrip('-.')}-{mark}-{suffix}"
+
+
+def agent_pool(cluster: str, namespace: str, agent: str) -> str:
+    """Return the key of an Agent's pool in the work queue. *cluster* is the uid of ``kube-system``."""
+    return f"{cluster}/{namespace}/agent/{agent}"
+
+
+def run_pool(cluster: str, namespace: str, run_uid: str) -> str:
+    """Return the key of the pool of one pod that exists for one run."""
+    return f"{cluster}/{namespace}/run/{run_uid}"
