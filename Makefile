@@ -1,0 +1,68 @@
+# Everything a developer does here. `make` alone says what there is.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTEST_ARGS ?=
+DEMO_ARGS := $(if $(MODEL),--model $(MODEL))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check fmt bench soak generate lock clean
+
+help:  ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+# What is installed follows from the pinned, hashed requirements; the two projects themselves come after, without dependencies.
+define install
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not there; install Python 3.11 or newer" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is older than 3.11; give a newer one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing $(1) into $(VENV) (takes a few minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/$(1).txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e agent_image -e .
+	@touch $(VENV)/.$(1)
+endef
+
+$(VENV)/.local: requirements/local.txt pyproject.toml agent_image/pyproject.toml
+	$(call install,local)
+
+$(VENV)/.dev: requirements/dev.txt pyproject.toml agent_image/pyproject.toml
+	$(call install,dev)
+
+setup: $(VENV)/.dev  ## install everything a developer needs into a virtual environment
+
+demo: $(VENV)/.local  ## start Fairlead on this machine and run the quickstart (MODEL=… to use a cloud model)
+	@$(BIN)/fairlead demo $(DEMO_ARGS)
+
+test: $(VENV)/.dev  ## run the tests; what needs a server that is not there is skipped with a reason
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.dev  ## formatting, lint, types, layers, sizes, generated files, examples
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/check_sizes.py
+	$(BIN)/python -m fairlead.api.crdgen --check crds
+	$(BIN)/python tools/reference.py --check
+	$(BIN)/fairlead validate configs
+
+fmt: $(VENV)/.dev  ## format the code and mend what lint can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+generate: $(VENV)/.dev  ## write crds/ and the reference pages anew from the code
+	$(BIN)/python -m fairlead.api.crdgen crds
+	$(BIN)/python tools/reference.py
+
+bench: $(VENV)/.dev  ## measure, as ratios in one run, and write docs/reference/benchmarks.md
+	$(BIN)/python -m tests.bench
+
+soak: $(VENV)/.dev  ## what takes longer than CI may: every crash point with real kills
+	$(BIN)/python -m pytest tests/faults --soak $(PYTEST_ARGS)
+
+lock:  ## resolve the pinned requirements anew (needs uv)
+	tools/lock.sh
+
+clean:  ## remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

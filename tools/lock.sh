@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Resolves requirements/*.txt anew: names, versions and hashes, nothing else. Needs uv on the PATH.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+lock() { # lock OUTPUT SOURCE [ARGS...]
+  uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+    --no-header --no-annotate --no-emit-package fairlead-agent --no-emit-package fairlead --quiet "${@:2}" --output-file "$1"
+}
+lock requirements/dev.txt pyproject.toml --extra dev
+# One image, one file: each is a part of what is tested, never another version of it.
+lock requirements/local.txt pyproject.toml --extra local --constraint requirements/dev.txt
+lock requirements/operator.txt pyproject.toml --extra operator --constraint requirements/dev.txt
+lock requirements/gateway.txt pyproject.toml --extra gateway --constraint requirements/dev.txt
+lock requirements/agent.txt agent_image/pyproject.toml --constraint requirements/dev.txt
