@@ -18,15 +18,16 @@ define install
 		{ echo "error: $(PYTHON) is older than 3.11; give a newer one: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing $(1) into $(VENV) (takes a few minutes the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/$(1).txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e agent_image -e .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+		-r requirements/build.txt -r requirements/$(1).txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e agent_image -e .
 	@touch $(VENV)/.$(1)
 endef
 
-$(VENV)/.local: requirements/local.txt pyproject.toml agent_image/pyproject.toml
+$(VENV)/.local: requirements/build.txt requirements/local.txt pyproject.toml agent_image/pyproject.toml
 	$(call install,local)
 
-$(VENV)/.dev: requirements/dev.txt pyproject.toml agent_image/pyproject.toml
+$(VENV)/.dev: requirements/build.txt requirements/dev.txt pyproject.toml agent_image/pyproject.toml
 	$(call install,dev)
 
 setup: $(VENV)/.dev  ## install everything a developer needs into a virtual environment

@@ -6,6 +6,8 @@ lock() { # lock OUTPUT SOURCE [ARGS...]
   uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
     --no-header --no-annotate --no-emit-package fairlead-agent --no-emit-package fairlead --quiet "${@:2}" --output-file "$1"
 }
+# What builds the two distributions themselves.
+printf 'hatchling\neditables\n' | lock requirements/build.txt -
 lock requirements/dev.txt pyproject.toml --extra dev
 # One image, one file: each is a part of what is tested, never another version of it.
 lock requirements/local.txt pyproject.toml --extra local --constraint requirements/dev.txt
