@@ -22,10 +22,18 @@ RUN /build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels ./ag
  && /build/bin/pip --python /opt/fairlead/bin/python install --no-deps /wheels/*.whl \
  && /opt/fairlead/bin/python -m compileall -q /opt/fairlead/lib
 
-FROM ${BASE}
+FROM ${BASE} AS release
 COPY --from=build /opt/fairlead /opt/fairlead
 ENV PATH=/opt/fairlead/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER 10001:10001
 WORKDIR /tmp
 # The manifests name the command: python -m fairlead.controllers, or python -m fairlead.gateway.
 CMD ["fairlead", "--help"]
+
+# For Tilt: the sources in a place that may be written to, ahead of what is installed.
+FROM release AS dev
+COPY --chown=10001:10001 operator/fairlead /live/fairlead
+COPY --chown=10001:10001 agent_image/fairlead_agent /live/fairlead_agent
+ENV PYTHONPATH=/live
+
+FROM release
