@@ -7,10 +7,12 @@ from typing import Any, Final
 
 import orjson
 
-GROUP: Final = "fairlead.dev"
-VERSION: Final = "v1alpha1"
-API_VERSION: Final = f"{GROUP}/{VERSION}"
-CATEGORY: Final = "fairlead"
+from fairlead.api import group
+
+GROUP: Final = group.GROUP
+VERSION: Final = group.VERSION
+API_VERSION: Final = group.API_VERSION
+CATEGORY: Final = group.CATEGORY
 
 SYSTEM_NAMESPACE: Final = "fairlead-system"
 AUDIENCE: Final = "fairlead-gateway"

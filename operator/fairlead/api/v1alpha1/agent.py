@@ -1,0 +1,227 @@
+"""Agent: a persona and the pool of pods that plays it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from pydantic import ConfigDict, Field
+
+from fairlead.api.meta import (
+    AGE,
+    LIST_MAP_BY_NAME,
+    LIST_SET,
+    Column,
+    KubeModel,
+    Line,
+    ObjectMeta,
+    ObjectName,
+    Quantity,
+    Resource,
+    StatusBase,
+    Text,
+    ToolName,
+    Url,
+    condition_column,
+    rule,
+    rules,
+)
+from fairlead.api.v1alpha1.workflow import Memory
+
+_LABEL_VALUE = r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$"
+LabelValue = Annotated[str, Field(max_length=63, pattern=_LABEL_VALUE)]
+
+
+class Skill(KubeModel):
+    """Something that the agent can do, as other agents are told (A2A)."""
+
+    name: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9_]*[a-z0-9])?$")]
+    """A short name."""
+    description: Annotated[str, Field(min_length=1, max_length=1024)]
+    """What it does, in a sentence."""
+    examples: Annotated[tuple[Line, ...], Field(max_length=16)] = ()
+    """Requests that it answers."""
+
+
+class Scale(KubeModel):
+    """How many pods the pool has."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.max) || self.min <= self.max",
+                "scale.min must not be larger than scale.max: lower min or raise max",
+                expression="'scale.min (' + string(self.min) + ') must not be larger than scale.max (' + "
+                "string(self.max) + '): lower min or raise max'",
+            )
+        )
+    )
+
+    min: Annotated[int, Field(ge=0, le=1000)] = 1
+    """Pods that are always there."""
+    max: Annotated[int | None, Field(ge=1, le=1000)] = None
+    """The most pods; absent: as many as `min`."""
+    target_queue: Annotated[int | None, Field(ge=1, le=100_000)] = None
+    """Queued tasks per pod above which another pod is started."""
+
+
+class Resources(KubeModel):
+    """What one pod asks for and may use, as in a container of Kubernetes."""
+
+    requests: Annotated[dict[str, Quantity] | None, Field(max_length=16)] = None
+    """What is reserved for it."""
+    limits: Annotated[dict[str, Quantity] | None, Field(max_length=16)] = None
+    """What it may use at most."""
+
+
+class EnvVar(KubeModel):
+    """An environment variable. Never a secret: agents hold none."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+    """Its name. `FAIRLEAD_…` is reserved."""
+    value: Annotated[str, Field(max_length=4096)] = ""
+    """Its value."""
+
+
+class Toleration(KubeModel):
+    """A taint of nodes that the pod tolerates."""
+
+    key: Annotated[str | None, Field(max_length=317)] = None
+    """The taint's key; absent with `Exists`: every taint."""
+    operator: Literal["Exists", "Equal"] = "Equal"
+    """How the value is compared."""
+    value: LabelValue | None = None
+    """The taint's value."""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """The effect to tolerate; absent: all."""
+    toleration_seconds: Annotated[int | None, Field(ge=0, le=86_400)] = None
+    """How long a NoExecute taint is tolerated."""
+
+
+class PodOptions(KubeModel):
+    """The part of a pod that can be chosen. The rest is fixed so that every agent pod is restricted."""
+
+    image: Annotated[str | None, Field(min_length=1, max_length=512)] = None
+    """The image; absent: the operator's setting."""
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
+    """When the image is pulled; absent: the operator's setting."""
+    image_pull_secrets: Annotated[tuple[ObjectName, ...] | None, Field(max_length=16, json_schema_extra=LIST_SET)] = (
+        None
+    )
+    """Names of Secrets to pull the image with."""
+    env: Annotated[tuple[EnvVar, ...] | None, Field(max_length=64, json_schema_extra=LIST_MAP_BY_NAME)] = None
+    """Further environment variables."""
+    labels: Annotated[dict[str, LabelValue] | None, Field(max_length=32)] = None
+    """Further labels."""
+    annotations: Annotated[dict[str, Annotated[str, Field(max_length=4096)]] | None, Field(max_length=32)] = None
+    """Further annotations."""
+    node_selector: Annotated[dict[str, LabelValue] | None, Field(max_length=32)] = None
+    """Labels that the node must have."""
+    tolerations: Annotated[tuple[Toleration, ...] | None, Field(max_length=32)] = None
+    """Taints that are tolerated."""
+    priority_class_name: ObjectName | None = None
+    """The PriorityClass."""
+    runtime_class_name: ObjectName | None = None
+    """The RuntimeClass."""
+    service_account_name: ObjectName | None = None
+    """The service account; absent: `default`. It needs no permission."""
+
+
+class External(KubeModel):
+    """An agent that someone else runs (A2A)."""
+
+    url: Url
+    """Its address."""
+
+
+class AgentSpec(KubeModel):
+    """The persona and its pool."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!(has(self.external) && has(self.graph))",
+                "external and graph cannot be together: an external agent runs elsewhere; remove one of them",
+                reason="FieldValueForbidden",
+            ),
+            rule(
+                "!has(self.external) || !has(self.pod)",
+                "an external agent has no pods here: remove pod",
+                field=".pod",
+                reason="FieldValueForbidden",
+            ),
+        )
+    )
+
+    description: Line = ""
+    """What the agent is for, in a sentence."""
+    model: ObjectName | None = None
+    """The Model that it thinks with."""
+    instructions: Text = ""
+    """Who it is and how it works: its system prompt."""
+    tools: Annotated[tuple[ToolName, ...] | None, Field(max_length=64, json_schema_extra=LIST_SET)] = None
+    """Tools that it may call."""
+    memory: Memory | None = None
+    """What it remembers."""
+    skills: Annotated[tuple[Skill, ...] | None, Field(max_length=64, json_schema_extra=LIST_MAP_BY_NAME)] = None
+    """What it can do, as other agents are told (A2A)."""
+    scale: Scale = Scale()
+    """How many pods the pool has."""
+    concurrency: Annotated[int, Field(ge=1, le=1000)] = 4
+    """How many tasks one pod works on at once."""
+    lease_duration_seconds: Annotated[int, Field(ge=3, le=300)] = 15
+    """How long a pod may be silent before its work goes on elsewhere."""
+    drain_seconds: Annotated[int, Field(ge=0, le=3600)] = 30
+    """How long a pod that is told to stop may finish its tasks before it hands them back."""
+    resources: Resources | None = None
+    """What one pod asks for and may use; absent: a small default."""
+    pod: PodOptions | None = None
+    """Further choices for the pods."""
+    graph: Annotated[
+        str | None,
+        Field(min_length=3, max_length=512, pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_.]*$"),
+    ] = None
+    """A LangGraph graph of your own in the image: `module:attribute`."""
+    external: External | None = None
+    """An agent that someone else runs (A2A)."""
+
+
+class AgentStatus(StatusBase):
+    """What the operator found."""
+
+    pods: Annotated[str, Field(max_length=32)] = ""
+    """Ready pods of all: `1/1`."""
+    ready: int | None = None
+    """Pods that are registered and whose lease is alive."""
+    total: int | None = None
+    """Pods that the pool should have."""
+    queue: int | None = None
+    """Tasks that wait for a pod."""
+
+
+class Agent(KubeModel):
+    """A persona and the pool of pods that plays it."""
+
+    api_version: str = ""
+    kind: Literal["Agent"] = "Agent"
+    metadata: ObjectMeta = ObjectMeta()
+    spec: AgentSpec = AgentSpec()
+    """The persona and its pool."""
+    status: AgentStatus = AgentStatus()
+    """What the operator found."""
+
+
+RESOURCE: Final = Resource(
+    kind="Agent",
+    plural="agents",
+    short_names=("fagent",),
+    model=Agent,
+    columns=(
+        condition_column("Ready", "Ready", "status", "Whether the pool can take work."),
+        Column("Pods", ".status.pods", "Ready pods of all."),
+        Column("Queue", ".status.queue", "Tasks that wait for a pod.", type="integer"),
+        Column("Model", ".spec.model", "The Model that it thinks with."),
+        AGE,
+        condition_column("Reason", "Ready", "reason", "Why it is ready or not.", wide=True),
+        condition_column("Message", "Ready", "message", "What to do next.", wide=True),
+    ),
+)
