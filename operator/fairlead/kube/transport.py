@@ -1,0 +1,111 @@
+"""HTTPS to the API server: configuration, credentials and connections from the official client, JSON by orjson."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import orjson
+from kubernetes.aio import config as kube_config  # type: ignore[import-untyped]
+from kubernetes.aio.client.configuration import Configuration  # type: ignore[import-untyped]
+from kubernetes.aio.client.rest import RESTClientObject  # type: ignore[import-untyped]
+from yarl import URL
+
+from fairlead.errors import Refused, Unavailable
+
+CONNECT_SECONDS: Final = 10
+REQUEST_SECONDS: Final = 30
+
+Answer = tuple[int, Mapping[str, str], bytes]
+
+
+async def load_configuration(kubeconfig: Path | None) -> Configuration:
+    """Return what the client needs to know of the server: from a kubeconfig, or from the pod's service account."""
+    found = Configuration()
+    try:
+        if kubeconfig is None:
+            kube_config.load_incluster_config(client_configuration=found)
+        else:
+            await kube_config.load_kube_config(
+                config_file=str(kubeconfig), client_configuration=found, persist_config=False
+            )
+    except (kube_config.ConfigException, OSError) as error:
+        where = kubeconfig or "the pod's service account"
+        raise Refused(f"no access to a Kubernetes API from {where}: {error}", reason="NoKubeconfig") from error
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to send. *body* is sent as it is if it is bytes, as JSON otherwise."""
+
+    method: str
+    path: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    body: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Transport:
+    """One pool of connections to one server."""
+
+    def __init__(self, configuration: Configuration, user_agent: str) -> None:
+        self._configuration = configuration
+        self._rest = RESTClientObject(configuration)
+        self._base: str = configuration.host.rstrip("/")
+        self._user_agent = user_agent
+
+    @property
+    def server(self) -> str:
+        """The server's URL."""
+        return self._base
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._rest.close()
+
+    async def send(self, request: Request) -> Answer:
+        """Send a request and read all of the answer, whatever its status.
+
+        Raises:
+            Unavailable: the server did not answer.
+        """
+        limits = aiohttp.ClientTimeout(total=REQUEST_SECONDS, connect=CONNECT_SECONDS)
+        async with self.open(request, limits) as answer:
+            return answer.status, answer.headers, await answer.read()
+
+    @asynccontextmanager
+    async def open(self, request: Request, limits: aiohttp.ClientTimeout) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a request and give the answer to be read piece by piece."""
+        body = request.body
+        extra: dict[str, Any] = {}
+        if self._rest.proxy:
+            extra["proxy"] = self._rest.proxy
+        if self._rest.server_hostname:
+            extra["server_hostname"] = self._rest.server_hostname
+        try:
+            async with self._rest.pool_manager.request(
+                request.method,
+                URL(self._base + request.path).with_query(request.query),
+                data=body if body is None or isinstance(body, bytes) else orjson.dumps(body),
+                headers=await self._headers(request),
+                timeout=limits,
+                allow_redirects=False,
+                **extra,
+            ) as answer:
+                yield answer
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            what = f"{request.method} {request.path}: the Kubernetes API at {self._base} did not answer"
+            raise Unavailable(f"{what}: {str(error) or type(error).__name__}") from error
+
+    async def _headers(self, request: Request) -> dict[str, str]:
+        headers = {"Accept": "application/json", "User-Agent": self._user_agent}
+        if request.body is not None:
+            headers["Content-Type"] = "application/json"
+        for setting in (await self._configuration.auth_settings()).values():
+            headers[setting["key"]] = setting["value"]
+        return headers | dict(request.headers)
