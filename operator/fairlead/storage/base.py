@@ -288,7 +288,8 @@ class Event:
     """A message on the bus. It may be lost: whoever listens also looks on a timer."""
 
     topic: str
-    """``run`` (something of the run changed), ``queue`` (a pool has work), ``agent`` (a pod registered or was lost)."""
+    """``run`` (something of the run changed), ``queue`` (a pool has work), ``agent`` (a pod registered or was lost),
+    ``log`` (the run's log has new lines)."""
     key: str
     """The run's uid, the pool's key, or ``<namespace>/<agent>``."""
 
@@ -345,7 +346,11 @@ class Storage(Protocol):
 
     # -- tasks and journals -------------------------------------------------------------------------------------------
     async def claim(self, session: AgentSession, *, limit: int, at: datetime) -> list[Claimed]:
-        """Take up to *limit* queued tasks of the session's pool, by priority, then age. Each gets the next attempt."""
+        """Take up to *limit* queued tasks of the session's pool, by priority, then age. Each gets the next attempt.
+
+        Raises:
+            Fenced: the session is revoked.
+        """
 
     async def append(
         self, fence: Fence, *, first: int, entries: Sequence[Mapping[str, Any]], effects: Effects, at: datetime
