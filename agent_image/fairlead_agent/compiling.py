@@ -1,0 +1,238 @@
+"""CEL expressions, compiled once, and what the names in them refer to.
+
+Does not belong here: values.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import lru_cache
+from types import ModuleType
+from typing import TYPE_CHECKING, Final
+
+from fairlead_agent.functions import MACROS, NAMES
+from fairlead_agent.lexing import Token, matching_brackets, tokens
+
+if TYPE_CHECKING:
+    import cel
+
+MAX_LENGTH: Final = 4096
+VARIABLES: Final = ("inputs", "outputs", "item", "index", "iteration", "run")
+KEYWORDS: Final = frozenset(
+    {"as", "break", "const", "continue", "else", "false", "for", "function", "if", "import", "in", "let", "loop"}
+    | {"namespace", "null", "package", "return", "true", "var", "void", "while"}
+)
+"""Words that cannot name a node: CEL reserves them."""
+_TYPES: Final = frozenset({"int", "uint", "double", "bool", "string", "bytes", "list", "map", "null_type"})
+TICK: Final = "tick__"
+
+
+class ExpressionError(ValueError):
+    """An expression that cannot be compiled, or that failed with the values it met."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """A compiled expression and what it refers to."""
+
+    source: str
+    program: cel.Program
+    variables: frozenset[str]
+    """Of `VARIABLES`."""
+    outputs: frozenset[str]
+    """Nodes whose outputs it uses."""
+    inputs: frozenset[str]
+    """Inputs that it uses by name."""
+    functions: frozenset[str]
+
+
+def library() -> ModuleType:
+    """Import the CEL library without its command line, which would import half a terminal toolkit."""
+    if "cel" not in sys.modules:
+        hidden = "cel.cli" not in sys.modules
+        sys.modules.setdefault("cel.cli", ModuleType("cel.cli"))
+        import cel  # noqa: F401
+
+        if hidden:
+            del sys.modules["cel.cli"]
+    return sys.modules["cel"]
+
+
+@lru_cache(maxsize=4096)
+def compile_expression(source: str) -> Expression:
+    """Compile *source* and check every name in it.
+
+    Raises:
+        ExpressionError: with the line and column where the mistake is.
+    """
+    if len(source) > MAX_LENGTH:
+        raise ExpressionError(f"an expression may have {MAX_LENGTH} characters, this one has {len(source)}")
+    if not source.strip():
+        raise ExpressionError("the expression is empty")
+    program = _compile(source)
+    parts = list(tokens(source))
+    names = _Names(source, parts)
+    names.collect()
+    if names.loops:
+        program = _compile(_bounded_loops(source, names.loops))
+    return Expression(
+        source,
+        program,
+        frozenset(names.variables),
+        frozenset(names.outputs),
+        frozenset(names.inputs),
+        frozenset(names.functions),
+    )
+
+
+def _compile(source: str) -> cel.Program:
+    try:
+        return library().compile(source)  # type: ignore[no-any-return]
+    except Exception as error:  # noqa: BLE001 - the library raises what it likes
+        raise ExpressionError(_syntax_error(source, str(error))) from None
+
+
+def _syntax_error(source: str, text: str) -> str:
+    """Make one sentence of the parser's report."""
+    first = text.partition("ERROR: <input>:")[2].partition("\n")[0]
+    where, _, what = first.partition(": ")
+    line, _, column = where.partition(":")
+    what = what.removeprefix("Syntax error: ").partition(" expecting ")[0].replace("<EOF>", "the end of the expression")
+    if "Recursion limit" in text:
+        return f"{quoted(source)} is nested too deeply"
+    if not what:
+        return f"{quoted(source)} is no CEL expression"
+    place = f"line {line}, column {column}" if "\n" in source.strip() else f"column {column}"
+    return f"{quoted(source)} is no CEL expression: {what} at {place}"
+
+
+def quoted(source: str) -> str:
+    """Return an expression as a message shows it."""
+    text = " ".join(source.split())
+    return f'"{text if len(text) <= 200 else text[:197] + "..."}"'  # noqa: PLR2004 - fits a terminal
+
+
+@dataclass(frozen=True, slots=True)
+class _Loop:
+    """A macro that goes over a list: its variable, and where its first body is in the source."""
+
+    variable: str
+    start: int
+    end: int
+
+
+class _Names:
+    """Finds what the names in an expression refer to."""
+
+    def __init__(self, source: str, parts: list[Token]) -> None:
+        self.variables: set[str] = set()
+        self.outputs: set[str] = set()
+        self.inputs: set[str] = set()
+        self.functions: set[str] = set()
+        self.loops: list[_Loop] = []
+        self._source = source
+        self._parts = parts
+        self._pairs = matching_brackets(parts)
+        self._bound: list[tuple[str, int, int]] = []
+
+    def collect(self) -> None:
+        """Look at every name.
+
+        Raises:
+            ExpressionError: a name that is not known here.
+        """
+        names = [i for i, part in enumerate(self._parts) if part.kind == "name" and part.text not in KEYWORDS]
+        for i in names:
+            if self._text(i + 1) == "(":
+                self._function(i)
+        for i in names:
+            if self._text(i + 1) != "(" and not self._is_field(i):
+                self._variable(i)
+
+    def _text(self, i: int) -> str:
+        return self._parts[i].text if 0 <= i < len(self._parts) else ""
+
+    def _is_field(self, i: int) -> bool:
+        if self._text(i - 1) != ".":
+            return False
+        before = self._parts[i - 2] if i > 1 else None
+        return before is not None and (before.kind != "op" or before.text in (")", "]", "}"))
+
+    def _function(self, i: int) -> None:
+        name = self._text(i)
+        if name not in NAMES:
+            raise self._unknown(i, "function", NAMES)
+        self.functions.add(name)
+        if name in MACROS and self._text(i - 1) == "." and self._text(i + 3) == ",":
+            self._loop(i)
+
+    def _loop(self, i: int) -> None:
+        variable, end = self._text(i + 2), self._pairs[i + 1]
+        if variable in VARIABLES:
+            raise self._error(i + 2, f'"{variable}" is taken; give the element another name')
+        self._bound.append((variable, i + 2, end))
+        last = next((comma for comma in self._commas(i + 4, end)), end)
+        first, after = self._parts[i + 4], self._parts[last - 1]
+        self.loops.append(_Loop(variable, first.start, after.start + len(after.text)))
+
+    def _commas(self, start: int, end: int) -> list[int]:
+        found, i = [], start
+        while i < end:
+            if self._text(i) == ",":
+                found.append(i)
+            i = self._pairs.get(i, i) + 1
+        return found
+
+    def _variable(self, i: int) -> None:
+        name = self._text(i)
+        if any(name == bound and start <= i < end for bound, start, end in self._bound):
+            return
+        if name in _TYPES:
+            return
+        if name not in VARIABLES:
+            raise self._unknown(i, "variable", VARIABLES)
+        if self._text(i + 1) == "{":
+            raise self._error(i + 1, "messages are not supported")
+        self.variables.add(name)
+        if name in ("inputs", "outputs"):
+            self._member(i)
+
+    def _member(self, i: int) -> None:
+        field = self._field_after(i)
+        if self._text(i) == "inputs":
+            self.inputs.update({field} if field else ())
+        elif field:
+            self.outputs.add(field)
+        else:
+            raise self._error(i, '"outputs" must be followed by the name of a node, as in outputs.draft')
+
+    def _field_after(self, i: int) -> str:
+        following = self._parts[i + 2] if i + 2 < len(self._parts) else None
+        if following is None:
+            return ""
+        if self._text(i + 1) == "." and following.kind == "name" and self._text(i + 3) != "(":
+            return following.text
+        if self._text(i + 1) == "[" and following.kind == "string" and self._text(i + 3) == "]":
+            return following.text[1:-1]
+        return ""
+
+    def _unknown(self, i: int, kind: str, known: frozenset[str] | tuple[str, ...]) -> ExpressionError:
+        name = self._text(i)
+        near = get_close_matches(name, known, 1)
+        there = ", ".join(sorted(known)) if kind == "variable" else "the published ones only"
+        hint = f'did you mean "{near[0]}"?' if near else f"there are: {there}"
+        return self._error(i, f'unknown {kind} "{name}"; {hint}')
+
+    def _error(self, i: int, text: str) -> ExpressionError:
+        return ExpressionError(f"{quoted(self._source)}: {text} (column {self._parts[i].start + 1})")
+
+
+def _bounded_loops(source: str, loops: list[_Loop]) -> str:
+    """Put a call of `TICK` into the body of every macro, so that a loop can be ended from outside."""
+    changes = [(loop.start, 1, f"({TICK}({loop.variable}) ? (") for loop in loops]
+    changes += [(loop.end, 0, ") : null)") for loop in loops]
+    for position, _, text in sorted(changes, reverse=True):
+        source = source[:position] + text + source[position:]
+    return source

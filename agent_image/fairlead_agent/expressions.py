@@ -1,0 +1,278 @@
+"""CEL expressions, and text with ``{{ }}`` around them.
+
+Bounds: an expression has at most `MAX_LENGTH` characters, its macros (``map``, ``filter`` …) end after
+`MAX_CPU_SECONDS`, and no element they go over is larger than `MAX_ELEMENT` values or characters.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import time
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from functools import lru_cache
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Final
+
+from fairlead_agent.compiling import (
+    KEYWORDS,
+    MAX_LENGTH,
+    TICK,
+    VARIABLES,
+    Expression,
+    ExpressionError,
+    compile_expression,
+    library,
+    quoted,
+)
+from fairlead_agent.functions import FUNCTIONS, IMPLEMENTED, to_text
+from fairlead_agent.lexing import OPEN, closing_braces
+
+if TYPE_CHECKING:
+    import cel
+
+__all__ = [
+    "FUNCTIONS",
+    "KEYWORDS",
+    "MAX_LENGTH",
+    "VARIABLES",
+    "Expression",
+    "ExpressionError",
+    "Scope",
+    "compile_expression",
+    "evaluate",
+    "expressions_in",
+    "kind",
+    "render",
+    "template",
+]
+
+MAX_CPU_SECONDS: Final = 2.0
+MAX_ELEMENT: Final = 1 << 20
+MAX_DEPTH: Final = 100
+"""How deeply the JSON around templates may be nested."""
+
+
+class Scope:
+    """Values for expressions. Each value is handed to the CEL library once, however many expressions use it.
+
+    Args:
+        variables: by name; ``outputs`` maps a node to its output.
+    """
+
+    def __init__(self, variables: Mapping[str, Any]) -> None:
+        self._shared = variables
+        self._local: dict[str, Any] = {}
+        self._state = _State(library().Context())
+
+    def bind(self, **local: Any) -> Scope:
+        """Return a scope with *local* variables in addition; the others stay shared."""
+        bound = Scope.__new__(Scope)
+        bound._shared, bound._state = self._shared, self._state  # noqa: SLF001 - the same class
+        bound._local = {**self._local, **local}  # noqa: SLF001
+        return bound
+
+    def evaluate(self, expression: Expression) -> Any:
+        """Return the value of *expression*, as JSON.
+
+        Raises:
+            ExpressionError: it failed; the text names the expression and the types of its values.
+        """
+        try:
+            self._load(expression)
+            self._state.deadline = time.thread_time() + MAX_CPU_SECONDS
+            return to_json(expression.program.execute(self._state.context))
+        except Exception as error:  # noqa: BLE001 - the library raises what it likes
+            raise ExpressionError(self._failure(expression, error)) from None
+
+    def _load(self, expression: Expression) -> None:
+        state = self._state
+        for name in (expression.functions & IMPLEMENTED.keys()) - state.functions:
+            state.context.add_function(name, IMPLEMENTED[name])
+            state.functions.add(name)
+        for name in expression.variables & self._local.keys():
+            state.context.add_variable(name, self._local[name])
+            state.loaded.discard(name)
+        for name in expression.variables - self._local.keys() - {"outputs"} - state.loaded:
+            if name in self._shared:
+                state.context.add_variable(name, self._shared[name])
+                state.loaded.add(name)
+        if expression.outputs - state.outputs.keys():
+            outputs = self._shared.get("outputs", {})
+            state.outputs |= {name: outputs[name] for name in expression.outputs if name in outputs}
+            state.context.add_variable("outputs", state.outputs)
+
+    def _failure(self, expression: Expression, error: Exception) -> str:
+        types = [f"outputs.{name} is {kind(self._shared.get('outputs', {}).get(name))}" for name in expression.outputs]
+        inputs = self._shared.get("inputs", {})
+        types += [f"inputs.{name} is {kind(inputs.get(name))}" for name in expression.inputs]
+        values = {**self._shared, **self._local}
+        types += [
+            f"{name} is {kind(values[name])}" for name in expression.variables - {"inputs", "outputs"} if name in values
+        ]
+        where = f" ({', '.join(sorted(types))})" if types else ""
+        return f"{quoted(expression.source)} failed: {_reason(error)}{where}"
+
+
+class _State:
+    """What the scopes of one node share: the library's context, and what is in it already."""
+
+    def __init__(self, context: cel.Context) -> None:
+        self.context = context
+        self.loaded: set[str] = set()
+        self.outputs: dict[str, Any] = {}
+        self.functions: set[str] = set()
+        self.deadline = 0.0
+        context.add_function(TICK, self._tick)
+
+    def _tick(self, element: Any) -> bool:
+        if time.thread_time() > self.deadline:
+            raise TimeoutError(f"it took more than {MAX_CPU_SECONDS:g} seconds; go over fewer elements")
+        if isinstance(element, str | bytes | list | dict) and size(element) > MAX_ELEMENT:
+            raise ValueError(f"an element is larger than {MAX_ELEMENT} characters or values")
+        return True
+
+
+def _reason(error: Exception) -> str:
+    """Make one sentence of what the library raised."""
+    if isinstance(error, KeyError):
+        return f"no such field: {error.args[0] if error.args else error}"
+    text = str(error).removesuffix(" Check function arguments and their types.").rstrip(".")
+    text = text.partition(" CEL does not coerce")[0].rstrip(".")
+    if "Python function call failed: " in text:
+        text = text.partition("Python function call failed: ")[2].partition(": ")[2]
+    return " ".join(text.split())
+
+
+_KINDS: Final[tuple[tuple[type | tuple[type, ...], str], ...]] = (
+    (NoneType, "null"),
+    (bool, "boolean"),
+    (int, "integer"),
+    (float, "number"),
+    (str, "string"),
+    ((list, tuple), "array"),
+)
+
+
+def kind(value: Any) -> str:
+    """Return the name of a value's type, as people who write YAML know it."""
+    return next((name for types, name in _KINDS if isinstance(value, types)), "object")
+
+
+def size(value: Any) -> int:
+    """Return how many characters and values there are in *value*, not counting much further than `MAX_ELEMENT`."""
+    total, waiting = 0, [value]
+    while waiting and total <= MAX_ELEMENT:
+        one = waiting.pop()
+        match one:
+            case str() | bytes():
+                total += len(one)
+            case list() | tuple():
+                total += len(one)
+                waiting.extend(one)
+            case dict():
+                total += len(one)
+                waiting.extend(one.values())
+            case _:
+                total += 1
+    return total
+
+
+def to_json(value: Any) -> Any:
+    """Return what CEL gave as JSON: times, spans and bytes become text.
+
+    Raises:
+        ValueError: there is no JSON for it (infinity, a number that is none).
+    """
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float() if math.isfinite(value):
+            return value
+        case list():
+            return [to_json(one) for one in value]
+        case dict():
+            return {to_text(key): to_json(one) for key, one in value.items()}
+        case datetime() | timedelta() | bytes():
+            return _as_text(value)
+        case _:
+            raise ValueError(f"{value} is no JSON value")
+
+
+def _as_text(value: datetime | timedelta | bytes) -> str:
+    match value:
+        case datetime():
+            return value.isoformat().replace("+00:00", "Z")
+        case timedelta():
+            return f"{value.total_seconds():g}s"
+        case _:
+            return base64.b64encode(value).decode()
+
+
+def evaluate(expression: Expression | str, variables: Mapping[str, Any]) -> Any:
+    """Return the value of one expression with *variables*, as JSON."""
+    compiled = compile_expression(expression) if isinstance(expression, str) else expression
+    return Scope(variables).evaluate(compiled)
+
+
+@lru_cache(maxsize=4096)
+def template(text: str) -> tuple[str | Expression, ...]:
+    """Cut *text* into plain text and the expressions in ``{{ }}``.
+
+    Raises:
+        ExpressionError: a ``{{`` without its ``}}``, or an expression that cannot be compiled.
+    """
+    parts: list[str | Expression] = []
+    position = 0
+    while (start := text.find(OPEN, position)) >= 0:
+        end = closing_braces(text, start + 2)
+        if end < 0:
+            line = text.count("\n", 0, start) + 1
+            fix = 'for the text itself write {{ "{{" }}'
+            raise ExpressionError(f'"{OPEN}" in line {line} has no "}}}}" that ends it; {fix}')
+        parts += [text[position:start]] if start > position else []
+        parts.append(compile_expression(text[start + 2 : end].strip()))
+        position = end + 2
+    return (*parts, text[position:]) if position < len(text) or not parts else tuple(parts)
+
+
+def render(value: Any, variables: Mapping[str, Any] | Scope) -> Any:
+    """Fill in every ``{{ }}`` in *value*: a text, or JSON with texts in it.
+
+    A text that is exactly one ``{{ }}`` keeps the type of its value. What was filled in is not looked at again.
+    """
+    scope = variables if isinstance(variables, Scope) else Scope(variables)
+    match value:
+        case str():
+            return _render_text(value, scope)
+        case list() | tuple():
+            return [render(one, scope) for one in value]
+        case Mapping():
+            return {key: render(one, scope) for key, one in value.items()}
+        case _:
+            return value
+
+
+def _render_text(text: str, scope: Scope) -> Any:
+    parts = template(text)
+    values = [part if isinstance(part, str) else scope.evaluate(part) for part in parts]
+    return values[0] if len(values) == 1 else "".join(map(to_text, values))
+
+
+def expressions_in(value: Any, path: str = "") -> Iterator[tuple[str, Expression | ExpressionError]]:
+    """Yield every expression in the texts of *value*, with its path below *path*."""
+    match value:
+        case str():
+            try:
+                yield from ((path, part) for part in template(value) if isinstance(part, Expression))
+            except ExpressionError as error:
+                yield path, error
+        case list() | tuple():
+            for index, one in enumerate(value):
+                yield from expressions_in(one, f"{path}[{index}]")
+        case Mapping():
+            for key, one in value.items():
+                yield from expressions_in(one, f"{path}.{key}" if path else str(key))
+        case _:
+            return

@@ -1,0 +1,53 @@
+"""JSON Schema: checks of the schemas that workflows hold, and of values against them. Offline, in linear time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import jsonschema_rs
+
+MAX_MISTAKES = 5
+
+
+class SchemaError(ValueError):
+    """The schema itself is wrong."""
+
+
+def check_schema(schema: Any) -> str:
+    """Return what is wrong with *schema*, or nothing."""
+    try:
+        _validator(json.dumps(schema))
+    except (SchemaError, TypeError, ValueError, RecursionError) as error:
+        return str(error) or "it is no JSON Schema"
+    return ""
+
+
+def mistakes(schema: Mapping[str, Any], value: Any) -> list[str]:
+    """Return the first few ways in which *value* does not match *schema*, each with its place."""
+    found: list[str] = []
+    for error in _validator(json.dumps(schema)).iter_errors(value):
+        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.instance_path)
+        found.append(f"{where.lstrip('.') or 'the answer'}: {error.message[:300]}")
+        if len(found) == MAX_MISTAKES:
+            break
+    return found
+
+
+@lru_cache(maxsize=256)
+def _validator(schema: str) -> jsonschema_rs.Validator:
+    import jsonschema_rs
+
+    try:
+        return jsonschema_rs.validator_for(
+            json.loads(schema),
+            pattern_options=jsonschema_rs.RegexOptions(),
+            offline=True,
+        )
+    except ValueError as error:
+        where = "".join(f"[{part!r}]" for part in getattr(error, "instance_path", ()))
+        what = getattr(error, "message", "") or str(error).partition("\n")[0]
+        raise SchemaError(f"{what}{f' at {where}' if where else ''}") from None
