@@ -1,0 +1,33 @@
+"""``python -m fairlead.localcluster.apiserver``: run a server in the foreground."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import click
+import uvloop
+
+from fairlead.errors import FairleadError
+from fairlead.localcluster.apiserver.server import ServerOptions, serve
+
+
+@click.command()
+@click.option("--data-dir", type=click.Path(path_type=Path, file_okay=False), required=True, help="Where the state is.")
+@click.option("--bind", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=0, help="Port to listen on; 0 takes a free one.")
+@click.option("--pod-log-dir", type=click.Path(path_type=Path, file_okay=False), help="Where pod runtimes write logs.")
+def main(data_dir: Path, bind: str, port: int, pod_log_dir: Path | None) -> None:
+    """Serve the Kubernetes API over HTTPS, kept in one SQLite file."""
+    options = ServerOptions(data_dir=data_dir, bind=bind, port=port, pod_log_dir=pod_log_dir)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve(options))
+    except (FairleadError, OSError) as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
