@@ -95,7 +95,7 @@ def crd_cell(kind: str, value: Any, now: str) -> Any:
         case "boolean":
             return value if isinstance(value, bool) else None
         case "date":
-            return age(value, now) if isinstance(value, str) else "<unknown>" if value is None else "<invalid>"
+            return age(value, now) if isinstance(value, str) else None
         case _:
             return value if isinstance(value, str) else _shown(value)
 

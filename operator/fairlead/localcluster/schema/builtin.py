@@ -39,6 +39,11 @@ def object_meta() -> Schema:
     return _compiled("V1ObjectMeta")
 
 
+def compiled_model(name: str) -> Schema:
+    """Return the schema of a client model."""
+    return _compiled(name)
+
+
 def describe(component: str) -> dict[str, str]:
     """Return the documentation of each field of a client model, by wire name."""
     model = _model(component)
