@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -103,6 +104,8 @@ def _compare(schema: Schema | None, old: Any, new: Any, path: Path, result: Comp
         _whole(schema, new, path, result.added)
     elif new is MISSING:
         _whole(schema, old, path, result.removed)
+    elif same(old, new):
+        return
     elif _comparable(schema, old, new):
         before = {name: child for name, _, child in children(schema, old)}
         after = {name: (child_schema, child) for name, child_schema, child in children(schema, new)}
@@ -111,7 +114,7 @@ def _compare(schema: Schema | None, old: Any, new: Any, path: Path, result: Comp
         for name, child_schema, child in children(schema, old):
             if name not in after:
                 _compare(child_schema, child, MISSING, (*path, name), result)
-    elif not same(old, new):
+    else:
         result.modified.add(path)
 
 
@@ -163,6 +166,11 @@ def encode(paths: FieldSet) -> Json:
 
 def decode(fields: Any) -> FieldSet:
     """Read the ``fieldsV1`` form; what is malformed is left out."""
+    return _decoded(orjson.dumps(fields))
+
+
+@lru_cache(maxsize=512)
+def _decoded(fields: bytes) -> FieldSet:
     found: set[Path] = set()
 
     def walk(node: Any, path: Path) -> None:
@@ -174,7 +182,7 @@ def decode(fields: Any) -> FieldSet:
             if name != ".":
                 walk(child, (*path, name))
 
-    walk(fields, ())
+    walk(orjson.loads(fields), ())
     return frozenset(found)
 
 

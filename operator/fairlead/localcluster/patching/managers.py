@@ -54,11 +54,12 @@ class Manager:
 
 @dataclass(frozen=True, slots=True)
 class Owned:
-    """The fields of one manager, since when, and in which version."""
+    """The fields of one manager, since when, and in which version; *fields* is their stored form while they last."""
 
     paths: FieldSet
     api_version: str
     time: str | None = None
+    fields: Json | None = None
 
 
 Managers = dict[Manager, Owned]
@@ -81,8 +82,9 @@ def read(obj: Json) -> Managers:
         )
         paths = decode(entry.get("fieldsV1"))
         if identity in found:
-            paths |= found[identity].paths
-        found[identity] = Owned(paths, version, entry.get("time"))
+            found[identity] = Owned(paths | found[identity].paths, version, entry.get("time"))
+        else:
+            found[identity] = Owned(paths, version, entry.get("time"), entry.get("fieldsV1"))
     return found
 
 
@@ -115,7 +117,8 @@ def _entry(identity: Manager, owned: Owned) -> Json:
     entry: Json = {"manager": identity.name, "operation": identity.operation, "apiVersion": owned.api_version}
     if owned.time is not None:
         entry["time"] = owned.time
-    entry |= {"fieldsType": "FieldsV1", "fieldsV1": encode(owned.paths - _STRIPPED)}
+    fields = encode(owned.paths - _STRIPPED) if owned.fields is None else owned.fields
+    entry |= {"fieldsType": "FieldsV1", "fieldsV1": fields}
     if identity.subresource:
         entry["subresource"] = identity.subresource
     return entry
@@ -145,7 +148,7 @@ def without(managers: Managers, lost: Callable[[Manager], set[Path]]) -> Manager
     for identity, owned in managers.items():
         paths = owned.paths - lost(identity)
         if paths:
-            kept[identity] = owned if len(paths) == len(owned.paths) else replace(owned, paths=paths)
+            kept[identity] = owned if len(paths) == len(owned.paths) else replace(owned, paths=paths, fields=None)
     return kept
 
 

@@ -109,6 +109,35 @@ def parse(source: str) -> Node:
     return node
 
 
+def fields_of(node: Node, names: tuple[str, ...]) -> frozenset[str] | None:
+    """Return the fields of the variables *names* that are used; None when a variable is used as a whole."""
+    found: set[str] = set()
+    return frozenset(found) if _collect(node, names, found) else None
+
+
+def _collect(node: Node, names: tuple[str, ...], found: set[str]) -> bool:
+    if isinstance(node, Select) and isinstance(node.operand, Name) and node.operand.name in names:
+        found.add(node.field)
+        return not node.optional
+    if isinstance(node, Name):
+        return node.name not in names
+    return all(_collect(part, names, found) for part in _parts(node))
+
+
+def _parts(node: Node) -> tuple[Node, ...]:
+    match node:
+        case Select():
+            return (node.operand,)
+        case Call():
+            return node.args if node.target is None else (node.target, *node.args)
+        case Items():
+            return node.items
+        case Macro():
+            return (node.target, *node.args)
+        case _:
+            return ()
+
+
 def _tokens(source: str) -> list[tuple[str, str, int]]:
     found, position = [], 0
     while position < len(source):

@@ -144,7 +144,7 @@ def _check_expression(
         return
     if result.type.kind not in {wanted, "dyn"}:
         yield errors.invalid(path, text, f"cel expression must evaluate to a {wanted}")
-    if "oldSelf" in compiled.variables() and place.uncorrelated and not rule.optional_old_self:
+    if compiled.uses_old and place.uncorrelated and not rule.optional_old_self:
         inside = place.uncorrelated
         reach = f"oldSelf cannot be used on the uncorrelatable portion of the schema within {inside}"
         yield errors.invalid(path, text, reach)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 RESERVED: Final = frozenset(
@@ -16,6 +17,7 @@ _SPECIAL = re.compile(r"__|[.\-/]")
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./\-]*")
 
 
+@lru_cache(maxsize=4096)
 def escaped(name: str) -> str:
     """Return *name* as a CEL identifier, or an empty string when no identifier can stand for it."""
     if name in RESERVED:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
 import cel
 
 from fairlead.localcluster.schema import errors
+from fairlead.localcluster.schema.cel_syntax import fields_of, parse
 from fairlead.localcluster.schema.errors import FieldError
 from fairlead.localcluster.schema.formats import parse_duration, parse_time
 from fairlead.localcluster.schema.functions import kubernetes_functions
@@ -19,18 +21,37 @@ from fairlead.localcluster.schema.tree import ANYTHING, INT_OR_STRING, MISSING, 
 _OBJECT_META = ("name", "generateName")
 
 
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """An expression ready to run.
+
+    Args:
+        fields: the fields of ``self`` and ``oldSelf`` it looks at; None when it looks at the whole value.
+        functions: those it calls that the library does not have.
+    """
+
+    program: cel.Program
+    uses_old: bool
+    fields: frozenset[str] | None
+    functions: dict[str, Callable[..., Any]]
+
+
 @lru_cache(maxsize=4096)
-def program(expression: str) -> cel.Program | None:
+def program(expression: str) -> Compiled | None:
     """Compile an expression once; None when this CEL library cannot."""
     try:
-        return cel.compile(expression)
+        compiled = cel.compile(expression)
+        fields = fields_of(parse(expression), ("self", "oldSelf"))
     except ValueError:
         return None
-
-
-def context() -> cel.Context:
-    """Return a context with the functions that Kubernetes offers."""
-    return cel.Context(functions=dict(kubernetes_functions()))
+    offered = kubernetes_functions()
+    called = compiled.functions()
+    return Compiled(
+        compiled,
+        "oldSelf" in compiled.variables(),
+        fields,
+        {name: offered[name] for name in offered if name.rpartition(".")[2] in called},
+    )
 
 
 def check_rules(schema: Schema, obj: Json, path: str, old: Any) -> Iterator[FieldError]:
@@ -67,32 +88,36 @@ def _walk_items(schema: Schema, value: list[Any], path: str, old: Any) -> Iterat
 
 
 def _evaluate(schema: Schema, value: Any, path: str, old: Any, *, root: bool) -> Iterator[FieldError]:
-    variables = context()
-    variables.add_variable("self", to_cel(schema, value, root=root))
-    if old is not MISSING and old is not None:
-        variables.add_variable("oldSelf", to_cel(schema, old, root=root))
-    kind = "object" if not schema.type else schema.type
+    known = old is not MISSING and old is not None
     for rule in schema.rules:
         compiled = program(rule.rule)
-        if compiled is None:
+        if compiled is None or (compiled.uses_old and not known and not rule.optional_old_self):
             continue
-        if "oldSelf" in compiled.variables():
-            if rule.optional_old_self:
-                present = old is not MISSING and old is not None
-                wrapped = cel.OptionalValue.of(to_cel(schema, old, root=root)) if present else cel.OptionalValue.none()
-                optional = context()
-                optional.add_variable("self", to_cel(schema, value, root=root))
-                optional.add_variable("oldSelf", wrapped)
-                yield from _outcome(compiled, rule, optional, path, kind)
-                continue
-            if old is MISSING or old is None:
-                continue
-        yield from _outcome(compiled, rule, variables, path, kind)
+        message = program(rule.message_expression) if rule.message_expression else None
+        needed = compiled if message is None else _joined(compiled, message)
+        variables = {"self": to_cel(schema, value, root=root, only=needed.fields)}
+        if needed.uses_old:
+            before = to_cel(schema, old, root=root, only=needed.fields) if known else None
+            wrapped = cel.OptionalValue.of(before) if known else cel.OptionalValue.none()
+            variables["oldSelf"] = wrapped if rule.optional_old_self else before
+        context = cel.Context(variables=variables, functions=needed.functions)
+        yield from _outcome(compiled, rule, context, path, schema.type or "object")
 
 
-def _outcome(compiled: cel.Program, rule: Rule, variables: cel.Context, path: str, kind: str) -> Iterator[FieldError]:
+def _joined(compiled: Compiled, message: Compiled) -> Compiled:
+    """What rule and message expression need together."""
+    both = compiled.fields is not None and message.fields is not None
+    return Compiled(
+        compiled.program,
+        compiled.uses_old or message.uses_old,
+        (compiled.fields or frozenset()) | (message.fields or frozenset()) if both else None,
+        compiled.functions | message.functions,
+    )
+
+
+def _outcome(compiled: Compiled, rule: Rule, variables: cel.Context, path: str, kind: str) -> Iterator[FieldError]:
     try:
-        holds = compiled.execute(variables)
+        holds = compiled.program.execute(variables)
     except Exception as error:  # noqa: BLE001  (whatever an expression does wrong is the object's fault, never ours)
         text = rule.message or rule.rule
         yield errors.invalid(path, kind, f"{_explain(error)} evaluating rule: {text}")
@@ -109,7 +134,7 @@ def _message(rule: Rule, variables: cel.Context) -> str:
     compiled = program(rule.message_expression) if rule.message_expression else None
     if compiled is not None:
         try:
-            said = compiled.execute(variables)
+            said = compiled.program.execute(variables)
         except Exception:  # noqa: BLE001  (Kubernetes, too, falls back to the plain message)
             said = None
         if isinstance(said, str) and said.strip() and "\n" not in said:
@@ -131,14 +156,15 @@ def _failure(rule: Rule, path: str, kind: str, message: str) -> FieldError:
             return errors.invalid(where, kind, message)
 
 
-def to_cel(schema: Schema, value: Any, *, root: bool = False) -> Any:
-    """Return *value* as CEL sees it: declared fields by escaped name, times and durations as such."""
+def to_cel(schema: Schema, value: Any, *, root: bool = False, only: frozenset[str] | None = None) -> Any:
+    """Return *value* as CEL sees it: declared fields by escaped name, times and durations as such.
+
+    *only* are the (escaped) fields that matter, None for all.
+    """
     if root and isinstance(value, dict):
-        meta = value.get("metadata")
-        known = {key: item for key, item in value.items() if key in schema.properties}
-        if isinstance(meta, dict):
-            known["metadata"] = {key: meta[key] for key in _OBJECT_META if key in meta}
-        value = known
+        value = _visible(schema, value)
+    if only is not None and isinstance(value, dict):
+        value = {key: item for key, item in value.items() if _name(schema, key) in only}
     if not schema.converts or value is None:
         return value
     if isinstance(value, dict):
@@ -146,6 +172,15 @@ def to_cel(schema: Schema, value: Any, *, root: bool = False) -> Any:
     if isinstance(value, list):
         return [to_cel(schema.items, item) for item in value] if schema.items is not None else value
     return _scalar(schema, value)
+
+
+def _visible(schema: Schema, value: Json) -> Json:
+    """Return what rules see of a whole object: of its metadata only the name."""
+    known = {key: item for key, item in value.items() if key in schema.properties}
+    meta = value.get("metadata")
+    if isinstance(meta, dict):
+        known["metadata"] = {key: meta[key] for key in _OBJECT_META if key in meta}
+    return known
 
 
 def _name(schema: Schema, key: str) -> str:

@@ -42,12 +42,16 @@ def same(left: Any, right: Any) -> bool:
     if left is right:
         return True
     if isinstance(left, bool) or isinstance(right, bool) or left != right:
-        return left is right
+        return False
+    if not isinstance(left, dict | list):
+        return True
+    return errors.text(left) == errors.text(right) or _same_inside(left, right)
+
+
+def _same_inside(left: Any, right: Any) -> bool:
     if isinstance(left, dict):
         return all(same(value, right[key]) for key, value in left.items())
-    if isinstance(left, list):
-        return all(map(same, left, right))
-    return True
+    return all(map(same, left, right))
 
 
 def type_name(value: Any) -> str:
