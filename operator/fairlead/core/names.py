@@ -28,6 +28,8 @@ WORKFLOW_LABEL: Final = f"{GROUP}/workflow"
 RUN_LABEL: Final = f"{GROUP}/run"
 """On a pod that exists for one run: the name of the WorkflowRun."""
 POOL_ANNOTATION: Final = f"{GROUP}/pool"
+LEASE_SECONDS_ANNOTATION: Final = f"{GROUP}/lease-seconds"
+"""On an agent pod: the duration of its Lease."""
 SPEC_DIGEST_ANNOTATION: Final = f"{GROUP}/spec-digest"
 
 PART_OF_LABELS: Final = {"app.kubernetes.io/part-of": "fairlead", "app.kubernetes.io/managed-by": "fairlead-operator"}
@@ -52,9 +54,20 @@ def child_name(parent: str, suffix: str) -> str:
     return f"{parent[: _MAX_NAME - len(suffix) - len(mark) - 2].rstrip('-.')}-{mark}-{suffix}"
 
 
+def label_value(name: str) -> str:
+    """Return *name* as the value of a label: names may have 253 characters, values 63."""
+    if len(name) <= _MAX_NAME:
+        return name
+    mark = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: _MAX_NAME - len(mark) - 1].rstrip('-.')}-{mark}"
+
+
 def agent_pool(cluster: str, namespace: str, agent: str) -> str:
-    """Return the key of an Agent's pool in the work queue. *cluster* is the uid of ``kube-system``."""
-    return f"{cluster}/{namespace}/agent/{agent}"
+    """Return the key of an Agent's pool in the work queue.
+
+    *cluster* is the uid of ``kube-system``; *agent* is the Agent's name or the value of the label that stands for it.
+    """
+    return f"{cluster}/{namespace}/agent/{label_value(agent)}"
 
 
 def run_pool(cluster: str, namespace: str, run_uid: str) -> str:

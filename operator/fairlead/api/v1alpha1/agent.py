@@ -50,8 +50,7 @@ class Scale(KubeModel):
             rule(
                 "!has(self.max) || self.min <= self.max",
                 "scale.min must not be larger than scale.max: lower min or raise max",
-                expression="'scale.min (' + string(self.min) + ') must not be larger than scale.max (' + "
-                "string(self.max) + '): lower min or raise max'",
+                field=".min",
             )
         )
     )
