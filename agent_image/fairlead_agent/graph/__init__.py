@@ -7,5 +7,22 @@ from fairlead_agent.graph.checks import check
 from fairlead_agent.graph.model import Graph, Node, Retry
 from fairlead_agent.graph.parsing import parse_graph
 from fairlead_agent.graph.problems import GraphError, Problem
+from fairlead_agent.graph.schedule import MAX_OUTPUT, STOPPED, TIMEOUT, Outcome, Schedule, Work, output_size, step
 
-__all__ = ["Graph", "GraphError", "Node", "Problem", "Retry", "check", "parse_graph"]
+__all__ = [
+    "MAX_OUTPUT",
+    "STOPPED",
+    "TIMEOUT",
+    "Graph",
+    "GraphError",
+    "Node",
+    "Outcome",
+    "Problem",
+    "Retry",
+    "Schedule",
+    "Work",
+    "check",
+    "output_size",
+    "parse_graph",
+    "step",
+]
