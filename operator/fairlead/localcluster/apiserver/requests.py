@@ -12,6 +12,7 @@ import yaml
 
 from fairlead.localcluster.apiserver.errors import Json, bad_request, too_large, unsupported_media
 from fairlead.localcluster.apiserver.negotiation import media_type
+from fairlead.localcluster.apiserver.protobuf import parse_protobuf
 
 MAX_BODY_BYTES = 3 * 1024 * 1024
 MAX_YAML_NODES = 50_000
@@ -136,6 +137,8 @@ class Call:
                 return parse_json(self.body)
             case "application/yaml" | "application/apply-patch+yaml":
                 return parse_yaml(self.body)
+            case "application/vnd.kubernetes.protobuf":
+                return parse_protobuf(self.body)
             case _:
                 raise unsupported_media(("application/json", "application/yaml"))
 

@@ -167,6 +167,8 @@ async def _run(
     finally:
         ready.unlink(missing_ok=True)
         closing.cancel()
+        cluster.closing.set()
+        cluster.store.wake_all()
         server.should_exit = True
         await serving
 

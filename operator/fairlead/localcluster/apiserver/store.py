@@ -299,6 +299,12 @@ class Store:
                 connection.execute("ROLLBACK")
             raise
 
+    def wake_all(self) -> None:
+        """Make every watcher look up: the server is closing."""
+        for table in self._tables.values():
+            for waiter in table.waiters:
+                waiter.set()
+
     async def close(self) -> None:
         """Wait for what is pending, and close the file."""
         try:
