@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Final
 
 from fairlead.api import group
@@ -99,7 +100,7 @@ class _Checked:
     def _node(self, path: Path) -> str:
         """Return the name of the node that *path* lies in."""
         value: Any = self.value
-        for step, following in zip(path, (*path[1:], ""), strict=True):
+        for step, following in pairwise(path):
             if step == "nodes" and isinstance(following, int) and isinstance(value, dict):
                 nodes = value.get("nodes")
                 node = nodes[following] if isinstance(nodes, list) and following < len(nodes) else None
