@@ -20,6 +20,6 @@ def open_storage(url: str) -> Storage:
     Raises:
         TerminalError: the URL is not one of these.
     """
-    from fairlead.storage.sql import open_sql_storage
+    from fairlead.storage.sql.opening import open_sql_storage
 
     return open_sql_storage(url)

@@ -4,9 +4,3 @@ What a method does is a plain function over a `Transaction` (`runs`, `tasks`, `c
 `Database` runs it: `sqlite` in a thread that writes, `postgres` over asyncpg. The functions may be run again when a
 transaction did not come through, so they keep nothing outside it.
 """
-
-from __future__ import annotations
-
-from fairlead.storage.sql.opening import open_sql_storage
-
-__all__ = ["open_sql_storage"]

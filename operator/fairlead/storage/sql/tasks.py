@@ -82,6 +82,7 @@ _ENTRIES = (
 )
 _ADD_ENTRY = insert(journal)
 _GROW = update(tasks).where(tasks.c.id == bindparam("task")).values(journal_length=bindparam("length"))
+_PROGRESS = update(runs).where(runs.c.uid == bindparam("of_run"))  # sets what it is given
 _BACK = select(
     tasks.c.id,
     tasks.c.run_uid,
@@ -188,7 +189,7 @@ def _apply(tx: Transaction, run_uid: str, effects: Effects) -> None:
     names = ("done", "total", "current")
     progress = {name: value for name in names if (value := getattr(effects, name)) is not None}
     if progress:
-        tx.run(update(runs).where(runs.c.uid == run_uid).values(**progress))
+        tx.run(_PROGRESS, progress | {"of_run": run_uid})
     if effects.end is not None:
         run_rows.finish(tx, run_uid, effects.end)
 
