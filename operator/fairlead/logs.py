@@ -25,9 +25,14 @@ def redact(text: str) -> str:
     return _SECRET_TEXT.sub(lambda found: next((g for g in found.groups() if g), "") + REDACTED, text)
 
 
+def names_secret(key: str) -> bool:
+    """Whether what has this name is likely a secret."""
+    return _SECRET_KEY.search(key) is not None
+
+
 def _redact_event(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for key, value in event.items():
-        if _SECRET_KEY.search(key):
+        if names_secret(key):
             event[key] = REDACTED
         elif isinstance(value, str):
             event[key] = redact(value)

@@ -1,0 +1,278 @@
+"""The one client for addresses that somebody else supplied: a user, a model, an event.
+
+An address is judged when it is connected to, for every connection: the name is resolved here, every address that it has
+is checked, and the connection goes to the very address that was checked. A redirect is a new request and so is judged
+again. Nothing of the environment (proxies, certificates, ``.netrc``) is used.
+
+Does not belong here: what a request means, keys, retries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import re
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httpcore
+import httpx
+
+from fairlead.errors import Refused, RetryableError, TerminalError
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+Resolver = Callable[[str, int], Awaitable[list[str]]]
+MAX_REDIRECTS: Final = 5
+_MAX_URL: Final = 8192
+_NUMBER_LABEL: Final = re.compile(r"(?i)^(0x[0-9a-f]*|\d+)$")
+_PLATFORM: Final = frozenset(map(ipaddress.ip_address, ("168.63.129.16", "100.100.100.200", "fd00:ec2::254")))
+"""Metadata and host services that clouds put on addresses which look public or merely private."""
+_EMBEDDING: Final = tuple(
+    (ipaddress.IPv6Network(net), shift)
+    for net, shift in (("64:ff9b::/96", 0), ("64:ff9b:1::/48", 0), ("2002::/16", 80), ("::/96", 0))
+)
+"""IPv6 networks in which an IPv4 address is embedded, and where: NAT64, 6to4, IPv4-compatible."""
+_NEVER_SENT: Final = frozenset(
+    {"host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "accept-encoding"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Which addresses are allowed besides public ones."""
+
+    loopback: bool = False
+    private: bool = False
+
+
+def check_url(url: httpx.URL | str) -> httpx.URL:
+    """Return the URL if its form is one that may be asked.
+
+    Raises:
+        Refused: no http(s), credentials in it, or a host that is written to deceive.
+    """
+    try:
+        parsed = httpx.URL(url)
+    except (httpx.InvalidURL, TypeError, ValueError) as error:
+        raise Refused(f"this is no URL: {error}", reason="AddressRefused") from error
+    host = parsed.host
+    if parsed.scheme not in {"http", "https"}:
+        raise Refused(f"the scheme {parsed.scheme!r} is not allowed: use https or http", reason="AddressRefused")
+    if parsed.userinfo:
+        raise Refused("credentials in a URL are not allowed: use a header", reason="AddressRefused")
+    if not host or len(str(parsed)) > _MAX_URL:
+        raise Refused("the URL has no host, or is too long", reason="AddressRefused")
+    if _is_odd(host):
+        raise Refused(
+            f"the host {host!r} is an address in an unusual notation: write it plainly", reason="AddressRefused"
+        )
+    return parsed
+
+
+def check_address(address: str, policy: Policy) -> IPAddress:
+    """Return the address if it may be connected to.
+
+    Raises:
+        Refused: it is loopback, private, link-local, multicast, reserved or a cloud's own.
+    """
+    parsed = ipaddress.ip_address(address)
+    for ip in (parsed, *_embedded(parsed)):
+        kind = _forbidden(ip, policy)
+        if kind:
+            raise Refused(f"the address {address} is {kind}: requests to it are not allowed", reason="AddressRefused")
+    return parsed
+
+
+def _is_odd(host: str) -> bool:
+    """Whether a host is an IPv4 address in decimal, octal, hexadecimal or short form."""
+    bare = host.rstrip(".")
+    last = bare.rpartition(".")[2]
+    if ":" in bare or not _NUMBER_LABEL.match(last):
+        return False
+    try:
+        ipaddress.IPv4Address(bare)
+    except ValueError:
+        return True
+    return False
+
+
+def _embedded(ip: IPAddress) -> Iterable[IPAddress]:
+    if isinstance(ip, ipaddress.IPv4Address):
+        return ()
+    if ip.ipv4_mapped is not None:
+        return (ip.ipv4_mapped,)
+    if ip in (ipaddress.IPv6Address("::"), ipaddress.IPv6Address("::1")):
+        return ()
+    return tuple(
+        ipaddress.IPv4Address((int(ip) >> shift) & 0xFFFFFFFF) for network, shift in _EMBEDDING if ip in network
+    )
+
+
+def _forbidden(ip: IPAddress, policy: Policy) -> str:
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        return ""  # judged by the address inside
+    if ip in _PLATFORM or ip.is_link_local:
+        return "link-local or a cloud's metadata service"
+    if ip.is_loopback:
+        return "" if policy.loopback else "this machine"
+    if ip.is_multicast or ip.is_unspecified or (ip.is_reserved and not _embedded(ip)):
+        return "multicast, unspecified or reserved"
+    if _embedded(ip):
+        return ""
+    return "" if ip.is_global or (policy.private and _is_inside(ip)) else "private"
+
+
+def _is_inside(ip: IPAddress) -> bool:
+    """Whether an address is of the kind that clusters and offices use inside."""
+    nets = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
+    return any(ip in network for network in map(ipaddress.ip_network, nets) if network.version == ip.version)
+
+
+async def resolve(host: str, port: int) -> list[str]:
+    """Return the addresses of *host*, as the system resolves it."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+class _CheckedBackend(httpcore.AsyncNetworkBackend):
+    """Connects only to addresses that were checked, and to exactly those."""
+
+    def __init__(self, policy: Policy, resolver: Resolver) -> None:
+        self._policy = policy
+        self._resolver = resolver
+        self._inner = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's interface
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        del local_address
+        try:
+            async with asyncio.timeout(timeout):
+                addresses = await self._resolver(host, port)
+        except TimeoutError as error:
+            raise httpcore.ConnectTimeout(f"{host} was not resolved in time") from error
+        except OSError as error:
+            raise httpcore.ConnectError(f"{host} cannot be resolved") from error
+        checked = [str(check_address(address, self._policy)) for address in addresses]
+        failure: Exception = httpcore.ConnectError(f"{host} has no address")
+        for address in checked:
+            try:
+                return await self._inner.connect_tcp(address, port, timeout, socket_options=socket_options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+        raise failure
+
+    async def connect_unix_socket(self, path: str, *_: Any, **__: Any) -> httpcore.AsyncNetworkStream:
+        raise Refused(f"sockets such as {path} are not allowed", reason="AddressRefused")
+
+    async def sleep(self, seconds: float) -> None:
+        await self._inner.sleep(seconds)
+
+
+class EgressTransport(httpx.AsyncHTTPTransport):
+    """A transport that checks the URL of every request and the address of every connection."""
+
+    def __init__(self, policy: Policy, *, resolver: Resolver = resolve, max_connections: int = 200) -> None:
+        context = httpx.create_ssl_context(trust_env=False)
+        super().__init__(verify=context, trust_env=False)
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=context,
+            max_connections=max_connections,
+            max_keepalive_connections=20,
+            keepalive_expiry=30,
+            network_backend=_CheckedBackend(policy, resolver),
+        )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Check the URL and send the request."""
+        check_url(request.url)
+        return await super().handle_async_request(request)
+
+
+def build_client(transport: EgressTransport) -> httpx.AsyncClient:
+    """Return a client over *transport*; redirects are followed by `fetch` only."""
+    return httpx.AsyncClient(transport=transport, trust_env=False, follow_redirects=False, timeout=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """An answer, read to its end."""
+
+    url: str
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """A request to an address that somebody else supplied."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes | None = None
+    timeout_seconds: float = 30
+    max_bytes: int = 1 << 20
+
+
+async def fetch(client: httpx.AsyncClient, asked: Fetch) -> Fetched:
+    """Send a request and read the answer, following redirects.
+
+    Raises:
+        Refused: the address, or that of a redirect, is not allowed.
+        TerminalError: the answer is too large, or redirects for ever.
+        RetryableError: nobody answered, or not in time.
+    """
+    try:
+        async with asyncio.timeout(asked.timeout_seconds):
+            return await _follow(client, asked)
+    except (TimeoutError, httpx.TimeoutException) as error:
+        raise RetryableError(f"no answer within {asked.timeout_seconds:g} s", reason="Timeout") from error
+    except httpx.HTTPError as error:
+        raise RetryableError(f"the request failed: {error}", reason="Unreachable") from error
+    except (httpx.InvalidURL, ValueError) as error:
+        raise Refused(f"the request cannot be sent: {error}", reason="AddressRefused") from error
+
+
+async def _follow(client: httpx.AsyncClient, asked: Fetch) -> Fetched:
+    headers = {key: value for key, value in asked.headers.items() if key.lower() not in _NEVER_SENT}
+    headers["Accept-Encoding"] = "identity"  # what is small on the wire must not be huge here
+    request = client.build_request(asked.method, check_url(asked.url), headers=headers, content=asked.body)
+    for _ in range(MAX_REDIRECTS + 1):
+        response = await client.send(request, stream=True)
+        try:
+            if response.next_request is None:
+                return await _read(response, asked.max_bytes)
+            request = _next(request, response.next_request, asked.headers)
+        finally:
+            await response.aclose()
+    raise TerminalError(f"more than {MAX_REDIRECTS} redirects", reason="TooManyRedirects")
+
+
+def _next(before: httpx.Request, after: httpx.Request, given: Mapping[str, str]) -> httpx.Request:
+    """To another origin go none of the headers that were given for the first one."""
+    if (before.url.scheme, before.url.netloc) != (after.url.scheme, after.url.netloc):
+        for name in given:
+            if name.lower() not in {"accept", "accept-language", "content-type", "user-agent"}:
+                after.headers.pop(name, None)
+    return after
+
+
+async def _read(response: httpx.Response, limit: int) -> Fetched:
+    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise TerminalError("the answer is compressed although that was not accepted", reason="UnexpectedEncoding")
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) > limit:
+            raise TerminalError(f"the answer has more than {limit} bytes", reason="TooLarge")
+    return Fetched(str(response.url), response.status_code, dict(response.headers), bytes(body))

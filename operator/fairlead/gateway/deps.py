@@ -1,0 +1,62 @@
+"""What routes ask for: the services, whoever asks, the parsed body."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, Request
+from pydantic import BaseModel, ValidationError
+
+from fairlead.errors import InvalidObject
+from fairlead.services.sessions import Unauthenticated
+from fairlead.storage.base import AgentSession
+from fairlead.wiring import Gateway
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def services(request: Request) -> Gateway:
+    """Return the services of this process."""
+    gateway: Gateway = request.app.state.gateway
+    return gateway
+
+
+def bearer(request: Request) -> str:
+    """Return the bearer token, or nothing."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+Services = Annotated[Gateway, Depends(services)]
+Bearer = Annotated[str, Depends(bearer)]
+
+
+async def agent(gateway: Services, token: Bearer) -> AgentSession:
+    """Return the session of the agent that asks."""
+    return await gateway.sessions.authenticate(token)
+
+
+Agent = Annotated[AgentSession, Depends(agent)]
+
+
+async def reader(request: Request, gateway: Services, token: Bearer) -> None:
+    """Let only those pass who may read runs of the namespace in the path, or of the one asked for."""
+    namespace = request.path_params.get("namespace") or request.query_params.get("namespace") or ""
+    if not token:
+        raise Unauthenticated("send a Kubernetes token as Authorization: Bearer")
+    await gateway.readers.check(token, namespace)
+
+
+def body(model: type[_Model]) -> Callable[[Request], Awaitable[_Model]]:
+    """Return a dependency that reads the body as *model*, by pydantic's own JSON parser."""
+
+    async def parse(request: Request) -> _Model:
+        try:
+            return model.model_validate_json(await request.body())
+        except ValidationError as error:
+            first: Any = error.errors(include_input=False, include_url=False)[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise InvalidObject(f"{place}: {first['msg']}", field=place, reason="InvalidRequest") from None
+
+    return parse

@@ -1,0 +1,104 @@
+"""Runs the application over TLS until it is told to end, and ends without losing what is under way."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+import uvicorn
+
+from fairlead.errors import RetryableError
+from fairlead.gateway.app import create_app
+from fairlead.logs import get_logger
+from fairlead.services.certificates import Identity
+from fairlead.wiring import Gateway
+
+_log = get_logger(__name__)
+GRACE_SECONDS: Final = 20.0
+_RENEW_SECONDS: Final = 3600.0
+_HANG_UP_SECONDS: Final = 5
+
+
+async def serve(gateway: Gateway, *, bind: str, port: int, started: Callable[[int], None] = lambda _: None) -> None:
+    """Serve until SIGTERM or SIGINT; *started* is told the port when connections are accepted."""
+    identity = await gateway.certificates.ensure()
+    await gateway.storage.beat_gateway(gateway.id, at=gateway.clock.now())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    load_identity(context, identity)
+    server = _Server(_config(gateway, context, bind=bind, port=port), gateway, started=started)
+    async with asyncio.TaskGroup() as group:
+        beside = [
+            group.create_task(gateway.calls.beat(), name="beat"),
+            group.create_task(gateway.wakeups.run(), name="wakeups"),
+            group.create_task(_renew(gateway, context), name="certificate"),
+        ]
+        await server.serve()
+        for task in beside:
+            task.cancel()
+
+
+def load_identity(context: ssl.SSLContext, identity: Identity) -> None:
+    """Serve new connections with *identity*. Python's ssl reads files only: these are gone at once."""
+    with tempfile.TemporaryDirectory(prefix="fairlead-tls-") as folder:
+        certificate, key = Path(folder, "tls.crt"), Path(folder, "tls.key")
+        key.touch(mode=0o600)
+        certificate.write_bytes(identity.certificate)
+        key.write_bytes(identity.key)
+        context.load_cert_chain(certificate, key)
+
+
+class _Server(uvicorn.Server):
+    """Ends in order: hands out nothing more, lets calls in flight finish, then closes connections."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway, *, started: Callable[[int], None]) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+        self._announce = started
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._gateway.sessions.closing = True
+        self._gateway.wakeups.close()
+        super().handle_exit(sig, frame)
+
+    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        await super().startup(sockets)  # type: ignore[arg-type]
+        for server in self.servers:
+            for socket in server.sockets:
+                port = int(socket.getsockname()[1])
+                _log.info("gateway_serves", port=port, gateway=self._gateway.id)
+                self._announce(port)
+
+    async def shutdown(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        await self._gateway.calls.drain(GRACE_SECONDS)
+        await super().shutdown(sockets)  # type: ignore[arg-type]
+        _log.info("gateway_ended", gateway=self._gateway.id)
+
+
+def _config(gateway: Gateway, context: ssl.SSLContext, *, bind: str, port: int) -> uvicorn.Config:
+    return uvicorn.Config(
+        create_app(gateway),
+        host=bind,
+        port=port,
+        ssl_context_factory=lambda _config, _default: context,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=_HANG_UP_SECONDS,
+    )
+
+
+async def _renew(gateway: Gateway, context: ssl.SSLContext) -> None:
+    while True:
+        await gateway.clock.sleep(_RENEW_SECONDS)
+        try:
+            load_identity(context, await gateway.certificates.ensure())
+        except RetryableError as error:
+            _log.warning("certificate_not_checked", error=str(error))

@@ -1,0 +1,58 @@
+"""Regular expressions that somebody else wrote: they match within a bounded time or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import regex  # type: ignore[import-untyped]
+
+from fairlead.errors import TerminalError
+
+MAX_TEXT: Final = 100_000
+"""Characters that are looked at."""
+SECONDS: Final = 0.5
+"""All patterns together may take this long."""
+
+
+def compile_pattern(text: str) -> Any:
+    """Return a compiled expression.
+
+    Raises:
+        TerminalError: with reason ``InvalidPattern``.
+    """
+    try:
+        return regex.compile(text)
+    except regex.error as error:
+        raise TerminalError(
+            f"the regular expression {text[:100]!r} is wrong: {error}", reason="InvalidPattern"
+        ) from error
+
+
+async def first_match(patterns: Sequence[Any | None], text: str) -> int | None:
+    """Return the index of the first pattern that is found in *text* (None fits every text); the process goes on.
+
+    Raises:
+        TerminalError: with reason ``PatternTooSlow``: one of them took too long.
+    """
+    return await asyncio.to_thread(_first, patterns, text[:MAX_TEXT])
+
+
+def _first(patterns: Sequence[Any | None], text: str) -> int | None:
+    deadline = time.monotonic() + SECONDS
+    for index, pattern in enumerate(patterns):
+        if pattern is None:
+            return index
+        try:
+            found = pattern.search(text, timeout=max(deadline - time.monotonic(), 0.001), concurrent=True)
+        except TimeoutError:
+            raise TerminalError(
+                f"the regular expression {pattern.pattern[:100]!r} takes too long on this text: "
+                "avoid repeats inside repeats such as (a+)+",
+                reason="PatternTooSlow",
+            ) from None
+        if found is not None:
+            return index
+    return None

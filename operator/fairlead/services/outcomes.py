@@ -1,0 +1,130 @@
+"""What came of a call, and how it is recorded. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
+
+from fairlead.errors import FairleadError, RetryableError
+from fairlead.logs import REDACTED, names_secret
+from fairlead.services.tasks import TaskContext
+from fairlead.storage.base import CallAnswer, CallIntent, Span
+from fairlead.tracing.attributes import attributes, bounded, failure
+from fairlead.tracing.ids import call_span_id, node_span_id
+from fairlead_agent.protocol import Call, CallReply, ErrorInfo
+
+PICODOLLARS: Final = 10**12
+_MAX_REQUEST_TEXT: Final = 4096
+_MAX_ITEMS: Final = 64
+_MAX_DEPTH: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """An answer or a failure, with what it cost."""
+
+    reply: CallReply
+    cost: int | None = None
+    """Picodollars; None: unknown."""
+    priced: bool = False
+    """Whether the call has a price at all."""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    """Of its span."""
+
+    @classmethod
+    def failed(cls, error: ErrorInfo) -> Outcome:
+        """Return the outcome of a call that came to nothing, and cost nothing."""
+        return cls(CallReply(error=error), cost=0)
+
+
+def to_error_info(error: FairleadError) -> ErrorInfo:
+    """Return what the agent is told of an error."""
+    retryable = isinstance(error, RetryableError)
+    after = error.retry_after if isinstance(error, RetryableError) and error.reason == "RateLimited" else None
+    return ErrorInfo(
+        reason=error.reason, message=bounded(str(error), 2048), retryable=retryable, retry_after_seconds=after
+    )
+
+
+def dollars(picodollars: int | None) -> str | None:
+    """Return an amount as a decimal string without an exponent."""
+    if picodollars is None:
+        return None
+    text = f"{Decimal(picodollars) / PICODOLLARS:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def build_answer(outcome: Outcome, *, at: datetime) -> CallAnswer:
+    """Return the record of an answer."""
+    reply = outcome.reply
+    return CallAnswer(
+        reply=reply.model_dump(mode="json", by_alias=True, exclude_defaults=True),
+        finished_at=at,
+        input_tokens=reply.usage.input_tokens,
+        output_tokens=reply.usage.output_tokens,
+        cost=outcome.cost,
+        priced=outcome.priced,
+    )
+
+
+def build_span(
+    context: TaskContext,
+    intent: CallIntent,
+    request: Call,
+    *,
+    outcome: Outcome,
+    finished_at: datetime,
+    repeats: int,
+) -> Span:
+    """Return the span of a call, below that of its node or item."""
+    error = outcome.reply.error
+    iteration = int(request.key.split("/")[2])
+    known = attributes(
+        fairlead__action=intent.action,
+        fairlead__call__key=intent.key,
+        fairlead__repeats=repeats or None,
+        fairlead__cost__usd=dollars(outcome.cost) if outcome.priced else None,
+        fairlead__scripted=outcome.reply.scripted or None,
+    )
+    return Span(
+        run_uid=context.run_uid,
+        span_id=call_span_id(context.run_uid, intent.key),
+        parent_id=node_span_id(context.run_uid, request.node, request.item, iteration),
+        name=f"{'chat' if intent.action == 'llm' else 'execute_tool'} {intent.target}",
+        kind="call",
+        started_at=intent.started_at,
+        finished_at=finished_at,
+        status="ok" if error is None else "error",
+        attributes={
+            **known,
+            **outcome.attributes,
+            **({} if error is None else failure(error.reason, error.message)),
+        },
+    )
+
+
+def describe_request(request: Call) -> dict[str, Any]:
+    """Return a request for people to read later: bounded, and without what looks like a credential."""
+    asked = request.llm or request.tool
+    shown = {} if asked is None else asked.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return {key: _shown(value, 0) for key, value in shown.items()}
+
+
+def _shown(value: Any, depth: int) -> Any:
+    if isinstance(value, str):
+        return bounded(value, _MAX_REQUEST_TEXT)
+    if depth >= _MAX_DEPTH and isinstance(value, (dict, list)):
+        return "…"
+    if isinstance(value, dict):
+        few = list(value.items())[:_MAX_ITEMS]
+        return {
+            key: REDACTED if isinstance(item, str) and names_secret(key) else _shown(item, depth + 1)
+            for key, item in few
+        }
+    if isinstance(value, list):
+        cut = ["…"] if len(value) > _MAX_ITEMS else []
+        return [_shown(item, depth + 1) for item in value[:_MAX_ITEMS]] + cut
+    return value

@@ -1,0 +1,281 @@
+"""Agent pods: how they register, stay known by their Leases, and take work."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fairlead.clock import Clock
+from fairlead.core import names
+from fairlead.errors import Conflict, Refused, RetryableError, TerminalError
+from fairlead.kube import KubeClient, Ref
+from fairlead.logs import get_logger
+from fairlead.services.leases import LEASE_SECONDS_ANNOTATION, build_lease, lease_ref, renewal, wants_drain
+from fairlead.services.tasks import Tasks
+from fairlead.services.wakeups import Wakeups
+from fairlead.storage.base import AgentSession, Claimed, Event, Fence, Fenced, Storage
+from fairlead_agent.protocol import PROTOCOL, Claim, Heartbeat, HeartbeatReply, Register, Session
+
+_log = get_logger(__name__)
+_DEFAULT_LEASE_SECONDS: Final = 15
+_MIN_LEASE_SECONDS: Final = 3
+_BEATS_PER_LEASE: Final = 3
+_LOOK_AGAIN_SECONDS: Final = 5.0
+_FORGOTTEN_AFTER_BEATS: Final = 2
+_DEAD_PHASES: Final = frozenset({"Succeeded", "Failed"})
+
+
+class Unauthenticated(TerminalError):
+    """Whoever asks has not shown who it is."""
+
+    reason = "Unauthenticated"
+
+
+class UnknownProtocol(TerminalError):
+    """The agent speaks another version of the wire contract."""
+
+    reason = "UnknownProtocol"
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Whose work a pod does."""
+
+    key: str
+    labels: Mapping[str, str]
+    """Of the Lease."""
+    event: Event
+    once: bool = False
+
+
+def pool_of(pod: Mapping[str, Any], cluster: str) -> Pool:
+    """Return the pool that a pod belongs to, from its labels.
+
+    Raises:
+        Refused: it is no agent pod.
+    """
+    meta = pod["metadata"]
+    namespace = meta["namespace"]
+    labels, annotations = meta.get("labels") or {}, meta.get("annotations") or {}
+    run_uid = annotations.get(names.POOL_ANNOTATION, "")
+    if names.RUN_LABEL in labels and run_uid:
+        shown = {names.RUN_LABEL: labels[names.RUN_LABEL]}
+        return Pool(names.run_pool(cluster, namespace, run_uid), shown, Event("run", run_uid), once=True)
+    agent = labels.get(names.AGENT_LABEL, "")
+    if agent:
+        event = Event("agent", f"{namespace}/{agent}")
+        return Pool(names.agent_pool(cluster, namespace, agent), {names.AGENT_LABEL: agent}, event)
+    raise Refused(f"pod {namespace}/{meta['name']} has no label {names.AGENT_LABEL}: it is no agent pod")
+
+
+def token_digest(token: str) -> str:
+    """Return what is kept of a session's token."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+class Sessions:
+    """Registers pods, keeps their Leases, and hands out tasks."""
+
+    def __init__(
+        self, storage: Storage, kube: KubeClient, clock: Clock, *, cluster: str, tasks: Tasks, wakeups: Wakeups
+    ) -> None:
+        self._storage = storage
+        self._kube = kube
+        self._clock = clock
+        self._cluster = cluster
+        self._tasks = tasks
+        self._wakeups = wakeups
+        self._unclaimed: dict[tuple[str, str, int], int] = {}
+        self.closing = False
+        """Set while the process ends: nothing more is handed out."""
+
+    async def register(self, token: str, request: Register) -> Session:
+        """Check who the pod is, make its Lease, and give it a session.
+
+        Raises:
+            Unauthenticated: the token is not that of a live pod.
+            Refused: the pod is no agent pod.
+            UnknownProtocol: it speaks another version.
+        """
+        if request.protocol != PROTOCOL:
+            raise UnknownProtocol(
+                f"this gateway speaks protocol {PROTOCOL}, the agent {request.protocol}: use its image"
+            )
+        pod = await self._live_pod(token)
+        pool = pool_of(pod, self._cluster)
+        seconds = _lease_seconds(pod)
+        await self._write_lease(pod, pool, seconds)
+        secret = secrets.token_urlsafe(32)
+        session = self._build_session(pod, pool, request, digest=token_digest(secret))
+        await self._storage.register(session, at=self._clock.now())
+        await self._storage.publish(pool.event)
+        _log.info("agent_registered", namespace=session.namespace, pod=session.pod, pool=pool.key, session=session.id)
+        return Session(
+            session=secret,
+            pod=session.pod,
+            pool=pool.key,
+            heartbeat_seconds=seconds / _BEATS_PER_LEASE,
+            lease_duration_seconds=seconds,
+            once=pool.once,
+        )
+
+    async def authenticate(self, token: str) -> AgentSession:
+        """Return the session of a bearer token.
+
+        Raises:
+            Unauthenticated: it is not known, or revoked.
+        """
+        session = await self._storage.get_session(token_digest(token)) if token else None
+        if session is None:
+            raise Unauthenticated("the session is over: register again", reason="SessionExpired")
+        return session
+
+    async def heartbeat(self, session: AgentSession, request: Heartbeat) -> HeartbeatReply:
+        """Renew the pod's Lease and say what it should do about its tasks."""
+        drain = await self._renew(session)
+        held = [task for task in await self._storage.tasks_of_pod(session.pod_uid) if task.session == session.id]
+        runs = {run.uid: run for run in await self._storage.get_runs([task.run_uid for task in held])}
+        mine = {task.id for task in held}
+        await self._give_back_unclaimed(session, {task.id: task.attempt for task in held}, set(request.tasks))
+        return HeartbeatReply(
+            cancel=tuple(t.id for t in held if t.run_uid in runs and runs[t.run_uid].cancel_reason),
+            lost=tuple(task for task in request.tasks if task not in mine),
+            drain=drain,
+        )
+
+    async def claim(
+        self, session: AgentSession, request: Claim, *, gone: Callable[[], Awaitable[bool]]
+    ) -> list[Claimed]:
+        """Take up to as many tasks as asked for; wait for the first one, but no longer than asked.
+
+        *gone* says whether the asker has hung up: what it would be given then, would be lost.
+        """
+        deadline = self._clock.monotonic() + request.wait_seconds
+        while True:
+            armed = self._wakeups.arm(session.pool)
+            try:
+                if self.closing or await gone():
+                    return []
+                claimed = await self._storage.claim(session, limit=request.limit, at=self._clock.now())
+                left = deadline - self._clock.monotonic()
+                if claimed or left <= 0:
+                    return await self._hand_out(session, claimed, gone=gone)
+                await asyncio.wait((armed,), timeout=min(left, _LOOK_AGAIN_SECONDS))
+            finally:
+                self._wakeups.disarm(session.pool, armed)
+
+    async def release(self, fence: Fence, *, reason: str) -> None:
+        """Take a task back from a pod.
+
+        Raises:
+            Fenced: the claim is over.
+        """
+        await self._storage.release(fence, at=self._clock.now())
+        _log.info("task_released", task=fence.task_id, attempt=fence.attempt, reason=reason[:64])
+
+    async def _hand_out(
+        self, session: AgentSession, claimed: list[Claimed], *, gone: Callable[[], Awaitable[bool]]
+    ) -> list[Claimed]:
+        if claimed and await gone():
+            for one in claimed:
+                await self._release(Fence(one.task.id, session.id, one.task.attempt))
+            return []
+        for one in claimed:
+            await self._tasks.remember(one.task.id, one.run, one.revision.document)
+            _log.info(
+                "task_claimed",
+                task=one.task.id,
+                attempt=one.task.attempt,
+                namespace=one.run.namespace,
+                name=one.run.name,
+                uid=one.run.uid,
+            )
+        return claimed
+
+    async def _live_pod(self, token: str) -> dict[str, Any]:
+        identity = await self._kube.review_token(token, audiences=(names.AUDIENCE,)) if token else None
+        if identity is None:
+            raise Unauthenticated(f"the token is not valid for the audience {names.AUDIENCE}")
+        namespace, _ = identity.service_account
+        if not namespace or not identity.pod_name:
+            raise Unauthenticated("the token is not bound to a pod: use a projected service account token")
+        pod = await self._kube.get(Ref("v1", "Pod", identity.pod_name, namespace))
+        if pod is None or pod["metadata"].get("uid") != identity.pod_uid:
+            raise Unauthenticated(f"pod {namespace}/{identity.pod_name} of this token is gone")
+        ending = pod["metadata"].get("deletionTimestamp") or (pod.get("status") or {}).get("phase") in _DEAD_PHASES
+        if ending:
+            raise Unauthenticated(f"pod {namespace}/{identity.pod_name} is ending")
+        return pod
+
+    def _build_session(self, pod: Mapping[str, Any], pool: Pool, request: Register, *, digest: str) -> AgentSession:
+        meta = pod["metadata"]
+        return AgentSession(
+            id=secrets.token_hex(8),
+            token_digest=digest,
+            cluster=self._cluster,
+            namespace=meta["namespace"],
+            pod=meta["name"],
+            pod_uid=meta["uid"],
+            pool=pool.key,
+            concurrency=request.concurrency,
+            version=request.version[:64],
+            capabilities=tuple(request.capabilities[:64]),
+            created_at=self._clock.now(),
+        )
+
+    async def _write_lease(self, pod: Mapping[str, Any], pool: Pool, seconds: int) -> None:
+        lease = build_lease(pod, labels=pool.labels, seconds=seconds, now=self._clock.now())
+        try:
+            await self._kube.create(lease)
+        except Conflict:  # of an earlier container of this pod, or of an earlier pod of this name
+            meta = lease["metadata"]
+            await self._kube.merge_patch(lease_ref(meta["namespace"], meta["name"]), lease)
+
+    async def _renew(self, session: AgentSession) -> bool:
+        ref = lease_ref(session.namespace, session.pod)
+        try:
+            lease = await self._kube.merge_patch(ref, renewal(session.pod_uid, self._clock.now()))
+            if lease is None:
+                await self._mend_lease(session)
+        except RetryableError as error:  # nobody can judge the Lease meanwhile; the pod goes on
+            _log.warning("lease_not_renewed", namespace=session.namespace, pod=session.pod, error=str(error))
+            return False
+        return lease is not None and wants_drain(lease)
+
+    async def _mend_lease(self, session: AgentSession) -> None:
+        """Somebody deleted the Lease; while its pod is there, it is there."""
+        pod = await self._kube.get(Ref("v1", "Pod", session.pod, session.namespace))
+        if pod is None or pod["metadata"].get("uid") != session.pod_uid:
+            raise Unauthenticated(f"pod {session.namespace}/{session.pod} is gone", reason="SessionExpired")
+        await self._write_lease(pod, pool_of(pod, self._cluster), _lease_seconds(pod))
+
+    async def _give_back_unclaimed(self, session: AgentSession, held: Mapping[str, int], known: set[str]) -> None:
+        """A pod that does not know of a task it holds never got the answer to its claim."""
+        for key in [key for key in self._unclaimed if key[0] == session.id and held.get(key[1]) != key[2]]:
+            del self._unclaimed[key]
+        for task_id, attempt in held.items():
+            key = (session.id, task_id, attempt)
+            if task_id in known:
+                self._unclaimed.pop(key, None)
+                continue
+            beats = self._unclaimed.get(key, 0) + 1
+            self._unclaimed[key] = beats
+            if beats > _FORGOTTEN_AFTER_BEATS:
+                del self._unclaimed[key]
+                await self._release(Fence(task_id, session.id, attempt))
+
+    async def _release(self, fence: Fence) -> None:
+        try:
+            await self._storage.release(fence, at=self._clock.now())
+        except Fenced:
+            return
+        _log.info("unclaimed_task_released", task=fence.task_id, attempt=fence.attempt)
+
+
+def _lease_seconds(pod: Mapping[str, Any]) -> int:
+    given = (pod["metadata"].get("annotations") or {}).get(LEASE_SECONDS_ANNOTATION, "")
+    return max(int(given), _MIN_LEASE_SECONDS) if given.isdecimal() else _DEFAULT_LEASE_SECONDS

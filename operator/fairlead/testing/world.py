@@ -1,0 +1,142 @@
+"""A gateway with its cluster and storage, and agent pods that a test plays: what functional tests of the wire use."""
+
+from __future__ import annotations
+
+import ssl
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from fairlead.core import names
+from fairlead.kube import KubeClient
+from fairlead.storage import Storage
+from fairlead.storage.base import QueuedTask, Revision, Run
+from fairlead.testing.apiserver import ApiServer
+from fairlead.testing.gateway import (
+    GatewayProcess,
+    create_agent_pod,
+    gateway_authority,
+    start_gateway,
+    stop_gateway,
+)
+from fairlead.testing.storage import NOW
+from fairlead_agent.protocol import call_key
+
+SCRIPT = {
+    "scripted": {
+        "responses": [{"match": "hello", "reply": "hi there"}, {"match": "slow", "reply": "late", "latencyMs": 1500}]
+    }
+}
+NODES = [
+    {"name": "greet", "llm": {"prompt": "hello"}},
+    {"name": "slow", "llm": {"prompt": "slow"}},
+    {"name": "count", "tool": {"name": "sql", "arguments": {}}},
+    {"name": "fetch", "tool": {"name": "http_request", "arguments": {}}},
+    {"name": "cloud", "llm": {"prompt": "x", "model": "cloud"}},
+]
+
+
+@dataclass
+class Pod:
+    """An agent pod, played by the test."""
+
+    client: httpx.AsyncClient
+    name: str
+    token: str
+    session: str = ""
+    info: dict[str, Any] = field(default_factory=dict)
+
+    async def post(self, path: str, body: dict[str, Any], *, token: str | None = None) -> httpx.Response:
+        """Send a request as the pod."""
+        bearer = self.session if token is None else token
+        return await self.client.post(f"/v1{path}", json=body, headers={"Authorization": f"Bearer {bearer}"})
+
+    async def register(self) -> httpx.Response:
+        """Present the pod's token; keep the session."""
+        answer = await self.post("/register", {"version": "0.1.0", "concurrency": 2}, token=self.token)
+        if answer.is_success:
+            self.info = answer.json()
+            self.session = self.info["session"]
+        return answer
+
+    async def claim(self, **asked: Any) -> list[dict[str, Any]]:
+        """Ask for tasks."""
+        answer = await self.post("/claim", {"limit": 1, "waitSeconds": 0} | asked)
+        answer.raise_for_status()
+        tasks: list[dict[str, Any]] = answer.json()["tasks"]
+        return tasks
+
+    async def call(self, task: dict[str, Any], node: str, *, number: int = 1, **changes: Any) -> httpx.Response:
+        """Make a call of the first try of *node*."""
+        body = {
+            "attempt": task["attempt"],
+            "key": call_key(node, None, 1, 1, number),
+            "digest": "d1",
+            "action": "llm",
+            "node": node,
+            **changes,
+        }
+        return await self.post(f"/tasks/{task['id']}/calls", body)
+
+    async def append(self, task: dict[str, Any], first: int, *entries: dict[str, Any], **more: Any) -> httpx.Response:
+        """Add entries to the journal."""
+        stamped = [{"at": "2026-01-02T03:04:05Z", **entry} for entry in entries]
+        body = {"attempt": task["attempt"], "first": first, "entries": stamped, **more}
+        return await self.post(f"/tasks/{task['id']}/journal", body)
+
+
+@dataclass
+class World:
+    """One namespace with a gateway of its own."""
+
+    server: ApiServer
+    kube: KubeClient
+    gateway: GatewayProcess
+    storage: Storage
+    namespace: str
+    cluster: str
+    folder: Path
+    settings: dict[str, str]
+    clients: list[httpx.AsyncClient] = field(default_factory=list)
+
+    async def client(self) -> httpx.AsyncClient:
+        """Return a client that trusts the authority which the gateway published."""
+        authority = await gateway_authority(self.kube, self.namespace)
+        context = ssl.create_default_context(cadata=authority)
+        client = httpx.AsyncClient(base_url=self.gateway.url, verify=context, trust_env=False, timeout=60)
+        self.clients.append(client)
+        return client
+
+    async def pod(self, name: str, *, agent: str = "default", registered: bool = True, **meta: Any) -> Pod:
+        """Create an agent pod."""
+        token = await create_agent_pod(self.kube, name, namespace=self.namespace, agent=agent, **meta)
+        pod = Pod(await self.client(), name, token)
+        if registered:
+            answer = await pod.register()
+            answer.raise_for_status()
+        return pod
+
+    async def submit(self, *, agent: str = "default", models: dict[str, Any] | None = None, **spec: Any) -> Run:
+        """Queue a run of `NODES`."""
+        uid = str(uuid.uuid4())
+        workflow = {"name": "triage", "uid": "w", "generation": 1, "spec": {"model": "default", "nodes": NODES, **spec}}
+        document = {"workflow": workflow, "agents": {}, "models": {"default": SCRIPT, **(models or {})}, "tools": {}}
+        revision = Revision(names.digest(document), document)
+        run = Run(uid, self.cluster, self.namespace, f"run-{uid[:8]}", "triage", revision.digest, {"message": "m"}, NOW)
+        task = QueuedTask(f"{uid}-task", uid, names.agent_pool(self.cluster, self.namespace, agent))
+        await self.storage.submit(run, revision=revision, task=task)
+        return run
+
+    def restart(self) -> None:
+        """Stop the gateway and start it again."""
+        stop_gateway(self.gateway)
+        self.start()
+
+    def start(self) -> None:
+        """Start the gateway on the same storage."""
+        self.gateway = start_gateway(
+            self.folder, kubeconfig=self.server.kubeconfig, namespace=self.namespace, **self.settings
+        )

@@ -1,0 +1,26 @@
+"""Ids of traces and spans, as OpenTelemetry has them: 16 and 8 bytes in hexadecimal."""
+
+from __future__ import annotations
+
+import hashlib
+
+
+def trace_id(run_uid: str) -> str:
+    """Return the id of a run's trace."""
+    return hashlib.sha256(run_uid.encode()).hexdigest()[:32]
+
+
+def span_id(run_uid: str, *parts: str | int) -> str:
+    """Return the id of a part of a run: of its root without *parts*, of a node, an item or a call with them."""
+    text = "\x00".join((run_uid, *(str(part) for part in parts)))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def node_span_id(run_uid: str, node: str, item: str | None, iteration: int) -> str:
+    """Return the id of a node's span, or of one of its items'."""
+    return span_id(run_uid, "node", node, iteration, *(() if item is None else ("item", item)))
+
+
+def call_span_id(run_uid: str, key: str) -> str:
+    """Return the id of a call's span."""
+    return span_id(run_uid, "call", key)

@@ -1,0 +1,137 @@
+"""The composition root: settings become adapters, adapters become services. Whoever builds, closes.
+
+What a process needs is imported by its own `build_` function, so that each installs only its own libraries.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fairlead.clock import Clock, SystemClock
+from fairlead.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from contextlib import AsyncExitStack
+
+    from httpx import AsyncClient
+
+    from fairlead.kube import KubeClient
+    from fairlead.services.calls import Calls
+    from fairlead.services.certificates import Certificates
+    from fairlead.services.journal import Journal
+    from fairlead.services.reading import Readers, Reading
+    from fairlead.services.sessions import Sessions
+    from fairlead.services.wakeups import Wakeups
+    from fairlead.settings import GatewaySettings
+    from fairlead.storage.base import Storage
+    from fairlead.tools.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """The services of a gateway process."""
+
+    id: str
+    storage: Storage
+    kube: KubeClient
+    clock: Clock
+    certificates: Certificates
+    sessions: Sessions
+    journal: Journal
+    calls: Calls
+    readers: Readers
+    reading: Reading
+    wakeups: Wakeups
+    close: Callable[[], Awaitable[None]]
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self.close()
+
+
+async def cluster_id(kube: KubeClient) -> str:
+    """Return what tells this cluster from every other: the uid of its namespace ``kube-system``."""
+    from fairlead.kube import Ref
+
+    namespace = await kube.get(Ref("v1", "Namespace", "kube-system"))
+    if namespace is None:
+        raise Unavailable("the cluster has no namespace kube-system yet", retry_after=1)
+    return str(namespace["metadata"]["uid"])
+
+
+async def build_gateway(settings: GatewaySettings, *, clock: Clock | None = None) -> Gateway:
+    """Connect to the cluster and to storage, and put the gateway's services together.
+
+    Raises:
+        Unavailable: one of them does not answer.
+    """
+    from contextlib import AsyncExitStack
+
+    from fairlead.kube import KubeClient
+    from fairlead.storage import open_storage
+
+    async with AsyncExitStack() as stack:
+        kube = await KubeClient.connect(kubeconfig=settings.kubeconfig, user_agent="fairlead-gateway")
+        stack.push_async_callback(kube.aclose)
+        storage = open_storage(settings.storage_url)
+        stack.push_async_callback(storage.aclose)
+        await storage.migrate()
+        cluster = await cluster_id(kube)
+        return _compose_gateway(settings, kube, storage, clock=clock or SystemClock(), cluster=cluster, stack=stack)
+
+
+def _compose_gateway(
+    settings: GatewaySettings, kube: KubeClient, storage: Storage, *, clock: Clock, cluster: str, stack: AsyncExitStack
+) -> Gateway:
+    from fairlead import egress
+    from fairlead.llm.providers import Providers
+    from fairlead.services import asking, calls, certificates, journal, reading, sessions, tasks, toolbox, wakeups
+
+    known = tasks.Tasks(storage)
+    woken = wakeups.Wakeups(storage, clock, "queue")
+    policy = egress.Policy(loopback=settings.allow_loopback_models, private=settings.allow_private_models)
+    providers = Providers(egress.EgressTransport(policy))
+    web = egress.build_client(egress.EgressTransport(egress.Policy()))
+    stack.push_async_callback(providers.aclose)
+    stack.push_async_callback(web.aclose)
+    own_id = f"gateway-{secrets.token_hex(8)}"
+    return Gateway(
+        id=own_id,
+        storage=storage,
+        kube=kube,
+        clock=clock,
+        certificates=certificates.Certificates(kube, clock, namespace=settings.namespace, hosts=settings.hosts),
+        sessions=sessions.Sessions(storage, kube, clock, cluster=cluster, tasks=known, wakeups=woken),
+        journal=journal.Journal(storage, known, clock),
+        calls=calls.Calls(
+            storage,
+            clock,
+            gateway=own_id,
+            tasks=known,
+            models=asking.Models(kube, clock, providers),
+            tools=toolbox.Toolbox(kube, build_tools(web), timeout_seconds=settings.tool_timeout_seconds),
+        ),
+        readers=reading.Readers(kube, clock),
+        reading=reading.Reading(storage, clock, cluster=cluster),
+        wakeups=woken,
+        close=stack.pop_all().aclose,
+    )
+
+
+def build_tools(web: AsyncClient) -> Registry:
+    """Return the built-in tools.
+
+    Args:
+        web: a client that asks public addresses only.
+    """
+    from fairlead.tools.child import Children
+    from fairlead.tools.http_request import HttpRequest
+    from fairlead.tools.json_query import JsonQuery
+    from fairlead.tools.registry import Registry
+    from fairlead.tools.sql import Sql
+
+    children = Children()
+    return Registry((HttpRequest(web), JsonQuery(children), Sql(children)))
