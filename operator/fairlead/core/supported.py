@@ -110,3 +110,14 @@ def _in_agent(spec: Json) -> Iterator[tuple[str, str]]:
     least, most = _at(spec, "scale.min"), _at(spec, "scale.max")
     if most is not None and most != (1 if least is None else least):
         yield "scale.max", "scale.max other than scale.min is not supported yet: set both to the number of pods"
+
+
+def gaps(kind: str) -> list[tuple[str, str]]:
+    """Return every field of a kind that this version does not do, with what to do instead: for the reference."""
+    of_kind = {"Workflow": _WORKFLOW, "WorkflowRun": _RUN, "Agent": _AGENT, "Model": _MODEL}
+    found = [(f"spec.{gap.path}", gap.fix) for gap in of_kind.get(kind, ())]
+    if kind == "Workflow":
+        found += [(f"spec.nodes[].{gap.path}", gap.fix) for gap in _NODE]
+    if kind == "Agent":
+        found.append(("spec.scale.max", "set it to scale.min, or remove it"))
+    return found
