@@ -5,6 +5,7 @@ Does not belong here: values.
 
 from __future__ import annotations
 
+import logging
 import sys
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -55,6 +56,7 @@ def library() -> ModuleType:
         sys.modules.setdefault("cel.cli", ModuleType("cel.cli"))
         import cel  # noqa: F401
 
+        logging.getLogger("cel").setLevel(logging.CRITICAL)  # it also raises what it warns of
         if hidden:
             del sys.modules["cel.cli"]
     return sys.modules["cel"]

@@ -1,0 +1,162 @@
+"""The gateway, as the agent sees it. A request that may not have arrived is sent again until there is an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from fairlead_agent.engine import Fenced
+from fairlead_agent.protocol import (
+    Append,
+    Appended,
+    Call,
+    CallReply,
+    Claim,
+    Claimed,
+    Logs,
+    Problem,
+    Register,
+    Release,
+    Session,
+    Task,
+)
+
+T = TypeVar("T", bound=BaseModel)
+_AGAIN: Final = frozenset({408, 425, 429, 502, 503, 504})
+_FIRST_DELAY: Final = 0.2
+_LONGEST_DELAY: Final = 5.0
+_TIMEOUT: Final = 30.0
+_UNAUTHORIZED: Final = 401
+_CONFLICT: Final = 409
+_NO_CONTENT: Final = 204
+
+
+class SessionOver(Exception):
+    """The gateway does not know the session any more: register again."""
+
+
+class GatewayRefusal(Exception):
+    """The gateway says no, and will say so again."""
+
+    def __init__(self, status: int, problem: Problem) -> None:
+        super().__init__(f"{problem.reason}: {problem.message}")
+        self.status = status
+        self.problem = problem
+
+
+def tls_context(ca: str) -> ssl.SSLContext:
+    """Trust *ca* (PEM text) and nothing else; the system's authorities if it is empty."""
+    return ssl.create_default_context(cadata=ca or None)
+
+
+class Gateway:
+    """Talks to the gateway over HTTPS. Calls have connections of their own, so that nothing else waits for them.
+
+    Args:
+        tls: shared with the heartbeat.
+    """
+
+    def __init__(self, url: str, *, tls: ssl.SSLContext, token_file: Path) -> None:
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+        self._control = httpx.AsyncClient(base_url=f"{url}/v1", verify=tls, trust_env=False, timeout=_TIMEOUT)
+        self._calls = httpx.AsyncClient(base_url=f"{url}/v1", verify=tls, trust_env=False, limits=limits)
+        self._token_file = token_file
+        self._session = ""
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._control.aclose()
+        await self._calls.aclose()
+
+    async def register(self, message: Register) -> Session:
+        """Show the pod's token, read anew each time because it rotates, and get a session."""
+        token = (await asyncio.to_thread(self._token_file.read_text)).strip()
+        session = await self._post("/register", message, Session, token=token)
+        self._session = session.session
+        return session
+
+    async def claim(self, message: Claim) -> tuple[Task, ...]:
+        """Wait for work."""
+        timeout = message.wait_seconds + _TIMEOUT
+        return (await self._post("/claim", message, Claimed, timeout=timeout)).tasks
+
+    async def append(self, task_id: str, message: Append) -> Appended:
+        """Add to a task's journal."""
+        return await self._post(f"/tasks/{task_id}/journal", message, Appended)
+
+    async def call(self, task_id: str, message: Call) -> CallReply:
+        """Have a call made."""
+        timeout = message.timeout_seconds + _TIMEOUT
+        return await self._post(f"/tasks/{task_id}/calls", message, CallReply, timeout=timeout, client=self._calls)
+
+    async def log(self, task_id: str, message: Logs) -> None:
+        """Add to a run's log."""
+        await self._send(f"/tasks/{task_id}/logs", message)
+
+    async def release(self, task_id: str, message: Release) -> None:
+        """Give a task back."""
+        await self._send(f"/tasks/{task_id}/release", message)
+
+    async def _post(self, path: str, message: BaseModel, answer: type[T], **options: Any) -> T:
+        response = await self._send(path, message, **options)
+        return answer.model_validate_json(response.content)
+
+    async def _send(
+        self,
+        path: str,
+        message: BaseModel,
+        *,
+        token: str = "",
+        timeout: float = _TIMEOUT,  # noqa: ASYNC109 - httpx's own, per request
+        client: httpx.AsyncClient | None = None,
+    ) -> httpx.Response:
+        """Send until there is an answer. Every message is idempotent, so that this is safe.
+
+        Raises:
+            SessionOver: 401.
+            Fenced: 409 with that reason.
+            GatewayRefusal: any other no.
+        """
+        body = message.model_dump_json(by_alias=True, exclude_none=True)
+        headers = {"authorization": f"Bearer {token or self._session}", "content-type": "application/json"}
+        delay = _FIRST_DELAY
+        while True:
+            try:
+                response = await (client or self._control).post(path, content=body, headers=headers, timeout=timeout)
+            except httpx.TransportError:
+                wait = delay
+            else:
+                if response.status_code not in _AGAIN:
+                    return checked(response)
+                wait = max(delay, retry_after(response))
+            await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - so that pods do not come back together
+            delay = min(delay * 2, _LONGEST_DELAY)
+
+
+def checked(response: httpx.Response) -> httpx.Response:
+    """Return a good answer, or raise what a bad one means."""
+    if response.is_success:
+        return response
+    try:
+        problem = Problem.model_validate_json(response.content)
+    except ValidationError:
+        problem = Problem(reason="HTTPError", message=f"the gateway answered {response.status_code}")
+    if response.status_code == _UNAUTHORIZED:
+        raise SessionOver(problem.message)
+    if response.status_code == _CONFLICT and problem.reason == "Fenced":
+        raise Fenced(problem.message)
+    raise GatewayRefusal(response.status_code, problem)
+
+
+def retry_after(response: httpx.Response) -> float:
+    """Return the seconds that the gateway asks to wait, 0 if it does not say."""
+    try:
+        return min(max(0.0, float(response.headers.get("retry-after", "0"))), 60.0)
+    except ValueError:
+        return 0.0

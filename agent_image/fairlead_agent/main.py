@@ -1,0 +1,50 @@
+"""The process: settings, signals, exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from fairlead_agent import __version__
+from fairlead_agent.agent import Agent
+from fairlead_agent.client import Gateway, tls_context
+from fairlead_agent.logs import write
+from fairlead_agent.settings import HELP, Settings, SettingsError, read_settings
+
+_USAGE: Final = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the agent; return the process's exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given in (["--version"], ["--help"], ["-h"]):
+        sys.stdout.write(f"fairlead-agent {__version__}\n" if given == ["--version"] else HELP)
+        return 0
+    if given:
+        sys.stderr.write(f"error: unknown argument {given[0]!r}; see --help\n")
+        return _USAGE
+    try:
+        settings = read_settings()
+    except SettingsError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return _USAGE
+    asyncio.run(serve(settings))
+    return 0
+
+
+async def serve(settings: Settings) -> None:
+    """Run one agent until it is done or told to stop."""
+    tls = tls_context(settings.gateway_ca)
+    gateway = Gateway(settings.gateway_url, tls=tls, token_file=settings.token_file)
+    agent = Agent(settings, gateway=gateway, tls=tls)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, agent.stop)
+    try:
+        await agent.run()
+    finally:
+        await gateway.aclose()
+    write("stopped")

@@ -1,0 +1,4 @@
+"""The actions of nodes, one module each: from rendered fields to calls through the gateway, to an output.
+
+Does not belong here: retries, timeouts and the journal, which are the engine's.
+"""

@@ -1,0 +1,74 @@
+"""What the pod's environment says. The only place of the agent that reads it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+HELP: Final = """\
+Usage: python -m fairlead_agent [--version] [--help]
+
+Runs in an agent pod: registers with the gateway, pulls work, executes it, hands it back when told to end.
+
+Environment:
+  FAIRLEAD_GATEWAY_URL     where the gateway is, for example https://gateway.fairlead-system.svc (required)
+  FAIRLEAD_GATEWAY_CA      PEM text of the authority that signed its certificate; empty: those of the system
+  FAIRLEAD_TOKEN_FILE      the pod's projected token (/var/run/secrets/fairlead.dev/token)
+  FAIRLEAD_CONCURRENCY     how many tasks at once (1)
+  FAIRLEAD_DRAIN_SECONDS   how long tasks may go on after SIGTERM before they are handed back (20)
+"""
+_TOKEN_FILE: Final = "/var/run/secrets/fairlead.dev/token"  # noqa: S105 - a path
+
+
+class SettingsError(ValueError):
+    """The environment is not usable; the text says what to set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How this pod works."""
+
+    gateway_url: str
+    gateway_ca: str
+    token_file: Path
+    concurrency: int
+    drain_seconds: float
+
+
+def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from *environment* (the process's own when None).
+
+    Raises:
+        SettingsError: something is missing or no number.
+    """
+    env = os.environ if environment is None else environment
+    url = env.get("FAIRLEAD_GATEWAY_URL", "").rstrip("/")
+    if not url.startswith("https://"):
+        raise SettingsError("FAIRLEAD_GATEWAY_URL must be the https:// address of the gateway")
+    token_file = env.get("FAIRLEAD_TOKEN_FILE") or _TOKEN_FILE
+    return Settings(
+        gateway_url=url,
+        gateway_ca=env.get("FAIRLEAD_GATEWAY_CA", ""),
+        token_file=_mounted(token_file, env.get("CONTAINER_SANDBOX_MOUNT_POINT", "")),
+        concurrency=int(_number(env, "FAIRLEAD_CONCURRENCY", default=1, low=1, high=1000)),
+        drain_seconds=_number(env, "FAIRLEAD_DRAIN_SECONDS", default=20, low=0, high=86_400),
+    )
+
+
+def _mounted(path: str, mount_point: str) -> Path:
+    """Return where *path* is; without a mount namespace of its own the pod's volumes lie below *mount_point*."""
+    return Path(mount_point) / path.lstrip("/") if mount_point else Path(path)
+
+
+def _number(env: Mapping[str, str], name: str, *, default: float, low: float, high: float) -> float:
+    text = env.get(name) or str(default)
+    try:
+        value = float(text)
+    except ValueError:
+        value = low - 1
+    if not low <= value <= high:
+        raise SettingsError(f"{name} must be a number from {low:g} to {high:g}, not {text!r}")
+    return value
