@@ -6,9 +6,11 @@ What a process needs is imported by its own `build_` function, so that each inst
 from __future__ import annotations
 
 import secrets
+import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fairlead import __version__
 from fairlead.clock import Clock, SystemClock
 from fairlead.errors import Unavailable
 
@@ -21,11 +23,13 @@ if TYPE_CHECKING:
     from fairlead.kube import KubeClient
     from fairlead.services.calls import Calls
     from fairlead.services.certificates import Certificates
+    from fairlead.services.election import Election
     from fairlead.services.journal import Journal
+    from fairlead.services.operator import Operator
     from fairlead.services.reading import Readers, Reading
     from fairlead.services.sessions import Sessions
     from fairlead.services.wakeups import Wakeups
-    from fairlead.settings import GatewaySettings
+    from fairlead.settings import GatewaySettings, OperatorSettings
     from fairlead.storage.base import Storage
     from fairlead.tools.registry import Registry
 
@@ -135,3 +139,84 @@ def build_tools(web: AsyncClient) -> Registry:
 
     children = Children()
     return Registry((HttpRequest(web), JsonQuery(children), Sql(children)))
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorParts:
+    """What the operator's process is made of before it is known whether it is the active one."""
+
+    settings: OperatorSettings
+    clock: Clock
+    kube: KubeClient
+    storage: Storage
+    election: Election
+    identity: str
+
+    async def operator(self) -> Operator:
+        """Bring the storage up to date and compose the operator; only the active process does this.
+
+        Raises:
+            Unavailable: the cluster or the storage does not answer.
+        """
+        await self.storage.migrate()
+        return _compose_operator(self, cluster=await cluster_id(self.kube))
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self.storage.aclose()
+        await self.kube.aclose()
+
+
+async def build_operator(settings: OperatorSettings) -> OperatorParts:
+    """Read the configuration; nothing is connected yet."""
+    from fairlead.kube import KubeClient
+    from fairlead.services.election import Election
+    from fairlead.storage import open_storage
+
+    clock = SystemClock()
+    kube = await KubeClient.connect(kubeconfig=settings.kubeconfig, user_agent=f"fairlead-operator/{__version__}")
+    identity = settings.identity or f"{socket.gethostname()}-{secrets.token_hex(4)}"
+    seconds = settings.leader_lease_seconds
+    election = Election(kube, clock, namespace=settings.namespace, identity=identity, seconds=seconds)
+    return OperatorParts(settings, clock, kube, open_storage(settings.storage_url), election, identity)
+
+
+def _compose_operator(parts: OperatorParts, *, cluster: str) -> Operator:
+    from fairlead.services import applying, declared, gatewayprobe, graphchecks, liveness, objects, podsettings, runs
+    from fairlead.services.operator import Operator
+    from fairlead.services.watchdog import Watchdog
+
+    settings, kube, storage, clock = parts.settings, parts.kube, parts.storage, parts.clock
+    seen, checks = objects.Objects(), graphchecks.GraphChecks()
+    applier = applying.Applier(kube, seen, clock, reporter=parts.identity)
+    defaults = podsettings.PodDefaults(
+        namespace=settings.namespace,
+        image=settings.agent_image,
+        pull_policy=settings.agent_image_pull_policy,
+        gateway_url=settings.gateway_url,
+    )
+    pods = podsettings.PodSettingsSource(kube, clock, defaults)
+    lives = liveness.Liveness(
+        kube,
+        storage,
+        seen,
+        applier=applier,
+        clock=clock,
+        probe=gatewayprobe.GatewayProbe(pods),
+        interval=settings.lease_poll_seconds,
+        namespaces=settings.watch_namespaces,
+    )
+    return Operator(
+        kube,
+        storage,
+        seen,
+        applier=applier,
+        planner=declared.Planner(seen, checks, pods, cluster=cluster),
+        runs=runs.Runs(storage, seen, applier=applier, checks=checks, pods=pods, clock=clock, cluster=cluster),
+        liveness=lives,
+        watchdog=Watchdog(kube, seen, settings.watch_namespaces),
+        clock=clock,
+        cluster=cluster,
+        namespaces=settings.watch_namespaces,
+        resync_seconds=settings.resync_seconds,
+    )

@@ -18,7 +18,7 @@ from fairlead.kube.reviews import (
     build_token_review,
     parse_token_review,
 )
-from fairlead.kube.transport import Answer, Request, Transport, load_configuration
+from fairlead.kube.transport import Answer, Credentials, Request, Transport, load_configuration
 
 Object = dict[str, Any]
 Objects = list[Object]
@@ -27,6 +27,7 @@ _MAY_MISS: Final = frozenset({"GET", "PATCH", "DELETE"})
 _PARENTS: Final = {"token": ("v1", "ServiceAccount"), "binding": ("v1", "Pod"), "eviction": ("v1", "Pod")}
 """Where a subresource lives whose own kind (``TokenRequest``) is another one."""
 _MERGE: Final = {"Content-Type": "application/merge-patch+json"}
+_METADATA: Final = {"Accept": "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"}
 _APPLY: Final = {"Content-Type": "application/apply-patch+yaml"}
 
 
@@ -42,19 +43,24 @@ class KubeClient:
         self._resources: dict[tuple[str, str], Resource] = dict(KNOWN)
 
     @classmethod
-    async def connect(cls, *, kubeconfig: Path | None, user_agent: str) -> KubeClient:
+    async def connect(cls, *, kubeconfig: Path | None, user_agent: str, context: str = "") -> KubeClient:
         """Read the configuration and return a client; nothing is sent yet.
 
         Args:
             kubeconfig: None: the service account of the pod that this process runs in.
             user_agent: what the server's audit log shows.
+            context: a context of the kubeconfig; empty: its current one.
         """
-        return cls(Transport(await load_configuration(kubeconfig), user_agent))
+        return cls(Transport(await load_configuration(kubeconfig, context=context), user_agent))
 
     @property
     def server(self) -> str:
         """The server's URL."""
         return self._transport.server
+
+    async def credentials(self) -> Credentials:
+        """Return what another client (Kopf's own) needs to reach the same server as the same user."""
+        return await self._transport.credentials()
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -75,6 +81,14 @@ class KubeClient:
         except Expired:  # the pages' snapshot is gone: once more, from the start
             items, _ = await self.list_from(resource, namespace=namespace, selectors=selectors)
         return items
+
+    async def versions(self, api_version: str, kind: str, *, namespace: str = "", label_selector: str = "") -> Objects:
+        """Return the metadata of all objects of a kind and nothing else of them: cheap, to compare versions."""
+        resource = await self.resource(api_version, kind)
+        query = {"labelSelector": label_selector} if label_selector else {}
+        path, what = resource.path(namespace=namespace), f"list metadata of {resource.plural}"
+        page = await self._must(Request("GET", path, query, headers=_METADATA), what)
+        return list(page.get("items") or ())
 
     async def list_from(
         self, resource: Resource, *, namespace: str, selectors: Mapping[str, str]

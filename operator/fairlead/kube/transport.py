@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,16 +23,18 @@ REQUEST_SECONDS: Final = 30
 Answer = tuple[int, Mapping[str, str], bytes]
 
 
-async def load_configuration(kubeconfig: Path | None) -> Configuration:
-    """Return what the client needs to know of the server: from a kubeconfig, or from the pod's service account."""
+async def load_configuration(kubeconfig: Path | None, *, context: str = "") -> Configuration:
+    """Return what the client needs to know of the server: from a kubeconfig, or from the pod's service account.
+
+    Credentials in a kubeconfig are read again when the file changes: whoever wrote a short-lived token renews it there.
+    """
     found = Configuration()
     try:
         if kubeconfig is None:
             kube_config.load_incluster_config(client_configuration=found)
         else:
-            await kube_config.load_kube_config(
-                config_file=str(kubeconfig), client_configuration=found, persist_config=False
-            )
+            await _load_kubeconfig(kubeconfig, found, context=context)
+            found.refresh_api_key_hook = _reloader(kubeconfig, context)
     except (kube_config.ConfigException, OSError) as error:
         where = kubeconfig or "the pod's service account"
         raise Refused(f"no access to a Kubernetes API from {where}: {error}", reason="NoKubeconfig") from error
@@ -50,6 +52,44 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """How another client reaches the same server as the same user, now: tokens rotate."""
+
+    server: str
+    ca_path: str | None
+    certificate_path: str | None
+    key_path: str | None
+    authorization: str = field(repr=False)
+    """Scheme and token, or empty."""
+
+
+async def _load_kubeconfig(kubeconfig: Path, into: Configuration, *, context: str) -> None:
+    await kube_config.load_kube_config(
+        config_file=str(kubeconfig), context=context or None, client_configuration=into, persist_config=False
+    )
+
+
+def _reloader(kubeconfig: Path, context: str) -> Callable[[Configuration], Awaitable[None]]:
+    seen = _modified(kubeconfig)
+
+    async def reload(configuration: Configuration) -> None:
+        nonlocal seen
+        if (now := _modified(kubeconfig)) != seen:
+            fresh = Configuration()
+            await _load_kubeconfig(kubeconfig, fresh, context=context)
+            configuration.api_key, seen = fresh.api_key, now
+
+    return reload
+
+
+def _modified(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:  # several files in one variable, or the moment in which it is replaced
+        return 0
+
+
 class Transport:
     """One pool of connections to one server."""
 
@@ -63,6 +103,13 @@ class Transport:
     def server(self) -> str:
         """The server's URL."""
         return self._base
+
+    async def credentials(self) -> Credentials:
+        """Return what is valid now."""
+        of = self._configuration
+        settings = (await of.auth_settings()).values()
+        authorization = next((setting["value"] for setting in settings if setting["key"] == "authorization"), "")
+        return Credentials(self._base, of.ssl_ca_cert, of.cert_file, of.key_file, authorization)
 
     async def aclose(self) -> None:
         """Close every connection."""

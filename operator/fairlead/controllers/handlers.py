@@ -1,0 +1,79 @@
+"""What Kopf calls. Everything is handed to `fairlead.services.operator`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import kopf
+
+from fairlead.controllers.startup import connect
+from fairlead.core import names
+from fairlead.core.actions import meta
+from fairlead.errors import RetryableError
+from fairlead.kube import KubeClient
+from fairlead.services.objects import Key
+from fairlead.services.operator import Operator
+
+_PLURALS = {"Workflow": "workflows", "Agent": "agents", "Model": "models", "WorkflowRun": "workflowruns"}
+
+
+@dataclass(frozen=True, slots=True)
+class Memo:
+    """What handlers need."""
+
+    kube: KubeClient
+    operator: Operator
+
+
+def build_registry() -> kopf.OperatorRegistry:
+    """Return every handler of the operator."""
+    registry = kopf.OperatorRegistry()
+    kopf.on.login(registry=registry, id="login")(login)
+    for plural in _PLURALS.values():
+        kopf.on.event(names.GROUP, names.VERSION, plural, registry=registry, id="observe")(observe)
+    kopf.on.event("v1", "pods", registry=registry, id="observe")(observe)
+    for kind, reconcile in RECONCILERS.items():
+        where = (names.GROUP, names.VERSION, _PLURALS[kind])
+        for on in (kopf.on.resume, kopf.on.create, kopf.on.update):
+            on(*where, registry=registry, id=reconcile.__name__)(reconcile)
+    return registry
+
+
+async def login(memo: Memo, **_: Any) -> kopf.ConnectionInfo:
+    """Give Kopf the credentials of our own client."""
+    return await connect(memo.kube)
+
+
+async def observe(event: Any, memo: Memo, **_: Any) -> None:
+    """Take in an event of a watch."""
+    await memo.operator.observe(event["type"], event["object"])
+
+
+async def reconcile_workflow(body: kopf.Body, memo: Memo, **_: Any) -> None:
+    """Reconcile one workflow."""
+    await _reconcile("Workflow", body, memo)
+
+
+async def reconcile_agent(body: kopf.Body, memo: Memo, **_: Any) -> None:
+    """Reconcile one agent."""
+    await _reconcile("Agent", body, memo)
+
+
+async def reconcile_model(body: kopf.Body, memo: Memo, **_: Any) -> None:
+    """Reconcile one model."""
+    await _reconcile("Model", body, memo)
+
+
+RECONCILERS = {"Workflow": reconcile_workflow, "Agent": reconcile_agent, "Model": reconcile_model}
+
+
+async def _reconcile(kind: str, body: kopf.Body, memo: Memo) -> None:
+    """Reconcile now; what has to be tried again is our own queue's business: Kopf would write that onto the object."""
+    key = Key(kind, meta(body)["uid"])
+    try:
+        again = await memo.operator.reconcile(key)
+    except RetryableError as error:
+        again = error.retry_after
+    if again is not None:
+        await memo.operator.queue.add(key, again)

@@ -1,0 +1,72 @@
+"""What a plan may ask for. `services` applies it, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fairlead.core.conditions import Condition
+
+Obj = Mapping[str, Any]
+"""A Kubernetes object as on the wire."""
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Create an object; one of that name is as good."""
+
+    obj: Obj
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Delete the very object that was observed."""
+
+    obj: Obj
+    why: str
+    """A constant phrase for the log."""
+
+
+Action = Create | Delete
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to change, and what to say of the object then. Planning again from what it leads to gives no actions."""
+
+    actions: tuple[Action, ...] = ()
+    conditions: tuple[Condition, ...] = ()
+    status: Mapping[str, Any] = field(default_factory=dict)
+    """Further fields of the status."""
+    look_again: float | None = None
+    """Seconds after which time alone may change the plan."""
+
+
+def meta(obj: Obj) -> Mapping[str, Any]:
+    """Return an object's metadata."""
+    found: Mapping[str, Any] = obj["metadata"]
+    return found
+
+
+def spec_of(obj: Obj) -> Mapping[str, Any]:
+    """Return an object's spec, empty if it has none."""
+    found: Mapping[str, Any] = obj.get("spec") or {}
+    return found
+
+
+def status_of(obj: Obj) -> Mapping[str, Any]:
+    """Return an object's status, empty if it has none."""
+    found: Mapping[str, Any] = obj.get("status") or {}
+    return found
+
+
+def conditions_of(obj: Obj) -> list[dict[str, Any]]:
+    """Return an object's conditions as on the wire."""
+    return list(status_of(obj).get("conditions") or ())
+
+
+def owned_by(obj: Obj, uid: str) -> bool:
+    """Return whether the object's controller has that uid."""
+    owners = meta(obj).get("ownerReferences") or ()
+    return any(owner.get("uid") == uid and owner.get("controller") for owner in owners)

@@ -1,0 +1,236 @@
+"""Builds the objects that Fairlead creates, from an allow-list of fields. Pods satisfy Pod Security "restricted"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fairlead.core import names
+from fairlead.core.actions import Obj, meta, spec_of
+
+USER_ID: Final = 10001
+
+_LEASE_SECONDS: Final = 15
+_DRAIN_SECONDS: Final = 30
+_STOP_SECONDS: Final = 15
+"""What a pod needs to stop after it has drained."""
+_TOKEN_SECONDS: Final = 3600
+_RESOURCES: Final = {
+    "requests": {"cpu": "100m", "memory": "128Mi"},
+    "limits": {"cpu": "1", "memory": "512Mi"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PodSettings:
+    """What all agent pods have in common."""
+
+    image: str
+    pull_policy: str
+    gateway_url: str
+    gateway_ca: str
+    """PEM."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What makes a pod one of a pool, or the pod of one run."""
+
+    name: str
+    owner: Obj
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    restart: str
+    concurrency: int
+
+
+def build_owner_reference(owner: Obj) -> dict[str, Any]:
+    """Return the reference that makes *owner* the controller of a new object."""
+    return {
+        "apiVersion": owner["apiVersion"],
+        "kind": owner["kind"],
+        "name": meta(owner)["name"],
+        "uid": meta(owner)["uid"],
+        "controller": True,
+    }
+
+
+def build_pool_pod(agent: Obj, slot: int, settings: PodSettings) -> dict[str, Any]:
+    """Return the pod in one slot of an Agent's pool. A process that ends is started again in the same pod."""
+    name = meta(agent)["name"]
+    spec = spec_of(agent)
+    kind = _Kind(
+        name=names.child_name(name, str(slot)),
+        owner=agent,
+        labels={names.AGENT_LABEL: names.label_value(name)},
+        annotations={},
+        restart="Always",
+        concurrency=spec.get("concurrency", 4),
+    )
+    return _build_pod(kind, spec, settings)
+
+
+def build_run_pod(run: Obj, number: int, settings: PodSettings) -> dict[str, Any]:
+    """Return the *number*-th pod of a run that has a pod of its own."""
+    name = meta(run)["name"]
+    kind = _Kind(
+        name=names.child_name(name, str(number)),
+        owner=run,
+        labels={names.RUN_LABEL: names.label_value(name)},
+        annotations={names.POOL_ANNOTATION: meta(run)["uid"]},
+        restart="OnFailure",
+        concurrency=1,
+    )
+    return _build_pod(kind, {}, settings)
+
+
+def _build_pod(kind: _Kind, spec: Mapping[str, Any], settings: PodSettings) -> dict[str, Any]:
+    options = spec.get("pod") or {}
+    lease = {names.LEASE_SECONDS_ANNOTATION: str(spec.get("leaseDurationSeconds", _LEASE_SECONDS))}
+    pod: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": kind.name,
+            "namespace": meta(kind.owner)["namespace"],
+            "labels": _foreign(options.get("labels")) | names.PART_OF_LABELS | dict(kind.labels),
+            "annotations": _foreign(options.get("annotations")) | lease | dict(kind.annotations),
+            "ownerReferences": [build_owner_reference(kind.owner)],
+        },
+        "spec": _build_pod_spec(kind, spec, settings),
+    }
+    pod["metadata"]["annotations"][names.SPEC_DIGEST_ANNOTATION] = names.digest(pod)
+    return pod
+
+
+def _foreign(given: Mapping[str, str] | None) -> dict[str, str]:
+    """Return what a person chose, without what is Fairlead's to say."""
+    return {key: value for key, value in (given or {}).items() if not key.startswith(f"{names.GROUP}/")}
+
+
+def _build_pod_spec(kind: _Kind, spec: Mapping[str, Any], settings: PodSettings) -> dict[str, Any]:
+    options = spec.get("pod") or {}
+    drain = spec.get("drainSeconds", _DRAIN_SECONDS)
+    chosen = {
+        "nodeSelector": options.get("nodeSelector"),
+        "tolerations": options.get("tolerations"),
+        "priorityClassName": options.get("priorityClassName"),
+        "runtimeClassName": options.get("runtimeClassName"),
+        "serviceAccountName": options.get("serviceAccountName"),
+        "imagePullSecrets": [{"name": name} for name in options.get("imagePullSecrets") or ()],
+    }
+    return {
+        "restartPolicy": kind.restart,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": drain + _STOP_SECONDS,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER_ID,
+            "runAsGroup": USER_ID,
+            "fsGroup": USER_ID,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_build_container(kind, spec, settings)],
+        "volumes": [_TOKEN_VOLUME, {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}}],
+        **{key: value for key, value in chosen.items() if value},
+    }
+
+
+_TOKEN_VOLUME: Final = {
+    "name": "token",
+    "projected": {
+        "sources": [
+            {
+                "serviceAccountToken": {
+                    "audience": names.AUDIENCE,
+                    "expirationSeconds": _TOKEN_SECONDS,
+                    "path": names.TOKEN_FILE,
+                }
+            }
+        ]
+    },
+}
+
+
+def _build_container(kind: _Kind, spec: Mapping[str, Any], settings: PodSettings) -> dict[str, Any]:
+    options = spec.get("pod") or {}
+    ours = {
+        "FAIRLEAD_GATEWAY_URL": settings.gateway_url,
+        "FAIRLEAD_GATEWAY_CA": settings.gateway_ca,
+        "FAIRLEAD_TOKEN_FILE": f"{names.TOKEN_MOUNT}/{names.TOKEN_FILE}",
+        "FAIRLEAD_CONCURRENCY": str(kind.concurrency),
+        "FAIRLEAD_DRAIN_SECONDS": str(spec.get("drainSeconds", _DRAIN_SECONDS)),
+    }
+    given = [entry for entry in options.get("env") or () if not entry["name"].startswith("FAIRLEAD_")]
+    return {
+        "name": "agent",
+        "image": options.get("image") or settings.image,
+        "imagePullPolicy": options.get("imagePullPolicy") or settings.pull_policy,
+        "env": [{"name": name, "value": value} for name, value in ours.items()]
+        + [{"name": entry["name"], "value": entry.get("value", "")} for entry in given],
+        "resources": _build_resources(spec.get("resources") or {}),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "runAsNonRoot": True,
+            "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "volumeMounts": [
+            {"name": "token", "mountPath": names.TOKEN_MOUNT, "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the only place that a read-only root leaves
+        ],
+    }
+
+
+def _build_resources(given: Mapping[str, Any]) -> dict[str, Any]:
+    if not given.get("requests") and not given.get("limits"):
+        return {part: dict(values) for part, values in _RESOURCES.items()}
+    return {part: {key: str(value) for key, value in values.items()} for part, values in given.items() if values}
+
+
+def build_started_run(workflow: Obj) -> dict[str, Any]:
+    """Return the run that ``startPolicy: OnApply`` makes: one name for each uid and generation of the workflow."""
+    name, generation = meta(workflow)["name"], meta(workflow)["generation"]
+    mark = names.digest([meta(workflow)["uid"], generation])[:5]
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": "WorkflowRun",
+        "metadata": {
+            "name": names.child_name(name, f"{generation}-{mark}"),
+            "namespace": meta(workflow)["namespace"],
+            "labels": names.PART_OF_LABELS | {names.WORKFLOW_LABEL: names.label_value(name)},
+            "ownerReferences": [build_owner_reference(workflow)],
+        },
+        "spec": {"workflowRef": {"name": name}},
+    }
+
+
+def build_event(about: Obj, *, reason: str, message: str, warning: bool, at: str, reporter: str) -> dict[str, Any]:
+    """Return an Event about an object. The same event has the same name, so that saying it twice is saying it once.
+
+    *at* is RFC 3339 with microseconds, *reporter* the process that says it.
+    """
+    of = meta(about)
+    mark = names.digest([of["uid"], reason, message])[:16]
+    return {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"name": f"{of['name'][:200]}.{mark}", "namespace": of.get("namespace") or "default"},
+        "eventTime": at,
+        "reportingController": f"{names.GROUP}/operator",
+        "reportingInstance": reporter[:128],
+        "action": reason,
+        "reason": reason,
+        "regarding": {
+            "apiVersion": about["apiVersion"],
+            "kind": about["kind"],
+            "name": of["name"],
+            "namespace": of.get("namespace", ""),
+            "uid": of["uid"],
+        },
+        "note": message[:1024],
+        "type": "Warning" if warning else "Normal",
+    }

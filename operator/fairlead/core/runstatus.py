@@ -1,0 +1,188 @@
+"""Writes the summary of a run: its status, under 8 KiB, from what storage knows."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final, Protocol
+
+import orjson
+
+from fairlead.api.conditions import ConditionType, EventReason, Reason
+from fairlead.core import conditions
+from fairlead.core.actions import Plan
+from fairlead.core.conditions import Condition, rfc3339
+
+_RESULT_BYTES: Final = 1024
+_MESSAGE_BYTES: Final = 1200
+_CURRENT: Final = 10
+_PICO: Final = Decimal(10) ** 12
+
+
+class Record(Protocol):
+    """What storage knows of a run; `fairlead.storage.Run` is one."""
+
+    # fmt: off
+    @property
+    def state(self) -> str: """``Queued``, ``Running``, ``Succeeded``, ``Failed`` or ``Cancelled``."""
+    @property
+    def reason(self) -> str: """Why it ended."""
+    @property
+    def message(self) -> str: """The same, for people."""
+    @property
+    def output(self) -> Any: """What it gave."""
+    @property
+    def cancel_reason(self) -> str: """Not empty: it is being cancelled."""
+    @property
+    def revision(self) -> str: """The digest of what was frozen."""
+    @property
+    def created_at(self) -> datetime: """When it was accepted."""
+    @property
+    def finished_at(self) -> datetime | None: """When it ended."""
+    @property
+    def done(self) -> int: """Finished nodes."""
+    @property
+    def total(self) -> int: """All nodes."""
+    @property
+    def current(self) -> tuple[str, ...]: """Nodes that run."""
+    @property
+    def attempt(self) -> int: """How often it was claimed."""
+    @property
+    def pod(self) -> str: """Who has it, or had it last."""
+    @property
+    def input_tokens(self) -> int: """Tokens sent."""
+    @property
+    def output_tokens(self) -> int: """Tokens received."""
+    @property
+    def cost(self) -> int: """Picodollars."""
+    @property
+    def unpriced_calls(self) -> int: """Calls without a price."""
+    # fmt: on
+
+
+def pending(reason: Reason, message: str, *, generation: int) -> Plan:
+    """Return the status of a run that waits for something to appear."""
+    return Plan((), conditions.progressing(ConditionType.SUCCEEDED, reason, cut(message), generation=generation))
+
+
+def rejected(reason: str, message: str, *, generation: int, at: datetime) -> Plan:
+    """Return the status of a run that never started."""
+    status = {"completionTime": rfc3339(at)}
+    return Plan((), conditions.stalled(ConditionType.SUCCEEDED, reason, cut(message), generation=generation), status)
+
+
+def stopped(message: str, *, generation: int, at: datetime) -> Plan:
+    """Return the status of a run that was stopped before it started."""
+    return Plan((), _cancelled(Reason.CANCELLED, message, generation=generation), {"completionTime": rfc3339(at)})
+
+
+def summarize(record: Record, *, generation: int, agent: str, waits_for: str) -> Plan:
+    """Return the status that follows from a run's record.
+
+    Args:
+        record: the run in storage.
+        generation: of the object.
+        agent: the Agent whose pool it is for; empty: a pod of its own.
+        waits_for: why no pod has taken it yet, in a sentence.
+    """
+    return Plan((), _conditions(record, generation=generation, waits_for=waits_for), _fields(record, agent))
+
+
+def _conditions(record: Record, *, generation: int, waits_for: str) -> tuple[Condition, ...]:
+    message = cut(record.message)
+    match str(record.state):
+        case "Succeeded":
+            return conditions.succeeded(message or "The run ended as it should.", generation=generation)
+        case "Cancelled":
+            return _cancelled(
+                record.reason or Reason.CANCELLED, message or "The run was stopped.", generation=generation
+            )
+        case "Failed":
+            reason = record.reason or Reason.INTERNAL_ERROR
+            return conditions.stalled(ConditionType.SUCCEEDED, reason, message, generation=generation)
+        case state:
+            reason, text = _activity(record, state, waits_for)
+            return conditions.progressing(ConditionType.SUCCEEDED, reason, cut(text), generation=generation)
+
+
+def _cancelled(reason: str, message: str, *, generation: int) -> tuple[Condition, ...]:
+    """Return the conditions of a run that somebody ended: over, but nothing that anyone has to mend."""
+    ended = conditions.stalled(ConditionType.SUCCEEDED, reason, message, generation=generation)
+    return tuple(condition for condition in ended if condition.type != ConditionType.STALLED)
+
+
+def _activity(record: Record, state: str, waits_for: str) -> tuple[Reason, str]:
+    if record.cancel_reason:
+        return Reason.STOPPING, "The run is being stopped."
+    if state == "Running":
+        return Reason.RUNNING, f"Pod {record.pod} has the run."
+    if record.attempt:
+        return Reason.RECOVERING, f"The run goes on from its journal as soon as a pod takes it. {waits_for}".strip()
+    return Reason.QUEUED, waits_for or "The run waits for a pod to take it."
+
+
+def _fields(record: Record, agent: str) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "revision": record.revision,
+        "attempt": record.attempt,
+        "agent": agent,
+        "agentPod": record.pod,
+        "progress": f"{record.done}/{record.total}" if record.total else "",
+        "currentNodes": [] if record.finished_at else list(record.current[:_CURRENT]),
+        "usage": {"inputTokens": record.input_tokens, "outputTokens": record.output_tokens},
+        "cost": {"total": "n/a" if record.unpriced_calls else dollars(record.cost), "currency": "USD"},
+        "startTime": rfc3339(record.created_at),
+    }
+    if record.finished_at is not None:
+        fields["completionTime"] = rfc3339(record.finished_at)
+        fields["duration"] = duration(record.finished_at - record.created_at)
+        fields["result"] = preview(record.output)
+    return fields
+
+
+def event_of(record: Record) -> tuple[EventReason, str, bool]:
+    """Return reason, text and whether it is a warning, of the one Event about a run that has ended."""
+    match str(record.state):
+        case "Succeeded":
+            return EventReason.RUN_SUCCEEDED, record.message or "The run ended as it should.", False
+        case "Cancelled":
+            return EventReason.RUN_CANCELLED, record.message or "The run was stopped.", False
+        case _:
+            return EventReason.RUN_FAILED, f"{record.reason}: {record.message}", True
+
+
+def dollars(picodollars: int) -> str:
+    """Return an amount as an exact decimal."""
+    text = format(Decimal(picodollars) / _PICO, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def duration(length: timedelta) -> str:
+    """Return a length of time as `kubectl` writes one: ``850ms``, ``12s``, ``3m5s``, ``2h10m``."""
+    seconds = max(length.total_seconds(), 0)
+    if seconds < 1:
+        return f"{int(seconds * 1000)}ms"
+    whole = int(seconds)
+    if whole < 60:  # noqa: PLR2004 - a minute
+        return f"{whole}s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:  # noqa: PLR2004 - an hour
+        return f"{minutes}m{rest}s" if rest else f"{minutes}m"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes}m" if minutes else f"{hours}h"
+
+
+def preview(output: Any) -> str:
+    """Return the beginning of a run's output as text."""
+    if output is None:
+        return ""
+    text = output if isinstance(output, str) else orjson.dumps(output, option=orjson.OPT_NON_STR_KEYS).decode()
+    return cut(text, _RESULT_BYTES)
+
+
+def cut(text: str, limit: int = _MESSAGE_BYTES) -> str:
+    """Return *text*, cut to *limit* bytes in UTF-8."""
+    raw = text.encode(errors="replace")
+    if len(raw) <= limit:
+        return raw.decode()
+    return raw[: limit - 4].decode(errors="ignore") + " …"

@@ -1,0 +1,82 @@
+"""Applies plans: actions in order, then the status. Writes the few Events that people get to see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC
+from typing import assert_never
+
+from fairlead.clock import Clock
+from fairlead.core.actions import Action, Create, Delete, Obj, Plan, meta
+from fairlead.core.manifests import build_event
+from fairlead.core.statuses import status_patch
+from fairlead.errors import Conflict, FairleadError
+from fairlead.kube import KubeClient, Ref
+from fairlead.logs import get_logger
+from fairlead.services.objects import Objects
+
+_log = get_logger(__name__)
+
+
+class Applier:
+    """The operator's only way to change objects."""
+
+    def __init__(self, kube: KubeClient, objects: Objects, clock: Clock, *, reporter: str) -> None:
+        self._kube = kube
+        self._objects = objects
+        self._clock = clock
+        self._reporter = reporter
+
+    async def apply(self, obj: Obj, plan: Plan) -> Obj | None:
+        """Carry out a plan for *obj*; return it as it is then, or None if it is gone."""
+        await self.act(plan.actions)
+        return await self.write_status(obj, plan)
+
+    async def write_status(self, obj: Obj, plan: Plan) -> Obj | None:
+        """Bring the status to the plan's in at most one write."""
+        patch = status_patch(obj, plan, now=self._clock.now())
+        if not patch:
+            return obj
+        body = {"metadata": {"uid": meta(obj)["uid"]}, "status": patch}
+        fresh = await self._kube.merge_patch(Ref.of(obj), body, subresource="status")
+        if fresh is not None:
+            self._objects.put(fresh)
+        return fresh
+
+    async def act(self, actions: Iterable[Action]) -> None:
+        """Carry out actions, in order."""
+        for action in actions:
+            match action:
+                case Create(obj):
+                    await self._create(obj)
+                case Delete(obj, why):
+                    await self.delete(obj, why)
+                case _:
+                    assert_never(action)
+
+    async def _create(self, obj: Obj) -> None:
+        try:
+            created = await self._kube.create(obj)
+        except Conflict:
+            return  # one of that name is there: the watch shows which
+        self._objects.put(created)
+        _log.info("created", kind=obj["kind"], namespace=meta(obj)["namespace"], name=meta(obj)["name"])
+
+    async def delete(self, obj: Obj, why: str, *, grace_seconds: int | None = None) -> None:
+        """Delete the very object that was observed."""
+        try:
+            await self._kube.delete(Ref.of(obj), uid=meta(obj)["uid"], grace_seconds=grace_seconds)
+        except Conflict:
+            return  # it is gone, and another one has its name
+        _log.info("deleted", kind=obj["kind"], namespace=meta(obj)["namespace"], name=meta(obj)["name"], why=why)
+
+    async def tell(self, about: Obj, reason: str, message: str, *, warning: bool) -> None:
+        """Write an Event. What was said before is not said again; that it cannot be said stops nothing."""
+        at = self._clock.now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        event = build_event(about, reason=reason, message=message, warning=warning, at=at, reporter=self._reporter)
+        try:
+            await self._kube.create(event)
+        except Conflict:
+            return
+        except FairleadError as error:
+            _log.warning("event_not_written", kind=about["kind"], name=meta(about)["name"], error=str(error))

@@ -1,0 +1,244 @@
+"""The operator without Kopf: events in, reconciled objects out, and the loops that need no event."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, Final
+from weakref import WeakValueDictionary
+
+from fairlead.api.conditions import Reason
+from fairlead.clock import Clock
+from fairlead.core import names
+from fairlead.core.actions import Obj, meta, spec_of
+from fairlead.core.agent import is_over
+from fairlead.core.statuses import hindered
+from fairlead.core.workflow import is_finished, uses
+from fairlead.errors import FairleadError, RetryableError, TerminalError
+from fairlead.kube import KubeClient, Ref
+from fairlead.logs import get_logger
+from fairlead.services.applying import Applier
+from fairlead.services.declared import Planner
+from fairlead.services.liveness import Liveness
+from fairlead.services.objects import Key, Objects
+from fairlead.services.runs import Runs
+from fairlead.services.watchdog import WatchDead, Watchdog
+from fairlead.services.workqueue import WorkQueue
+from fairlead.storage import Storage
+from fairlead.storage.base import Event, Run
+
+_log = get_logger(__name__)
+_WORKERS: Final = 8
+_BUS_SECONDS: Final = 0.02
+"""Events of one run that come within this time are looked at together."""
+_REFUSED_SECONDS: Final = 60.0
+"""Before something that was refused (a quota, a policy) is tried again."""
+_FIRST_RESYNC_SECONDS: Final = 3.0
+"""After the start, when the watches have shown what there is."""
+_ACTIVE_LIMIT: Final = 100_000
+DECLARED: Final = ("Workflow", "Agent", "Model")
+
+
+class Operator:
+    """Everything that the watches feed."""
+
+    def __init__(  # noqa: PLR0913 - what it composes
+        self,
+        kube: KubeClient,
+        storage: Storage,
+        objects: Objects,
+        *,
+        applier: Applier,
+        planner: Planner,
+        runs: Runs,
+        liveness: Liveness,
+        watchdog: Watchdog,
+        clock: Clock,
+        cluster: str,
+        namespaces: Sequence[str],
+        resync_seconds: float,
+    ) -> None:
+        self._kube = kube
+        self._storage = storage
+        self._objects = objects
+        self._applier = applier
+        self._planner = planner
+        self._runs = runs
+        self._liveness = liveness
+        self._watchdog = watchdog
+        self._clock = clock
+        self._cluster = cluster
+        self._namespaces = frozenset(namespaces)
+        self._resync_seconds = resync_seconds
+        self._locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
+        self.queue = WorkQueue(self.reconcile, clock)
+        self.resynced_at = clock.monotonic()
+        """When the last full look began, by the monotonic clock."""
+
+    async def run(self) -> None:
+        """Work for ever; ends only by an error."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.queue.run(_WORKERS), name="work queue")
+            group.create_task(self._listen(), name="event bus")
+            group.create_task(self._resync(), name="resync")
+            group.create_task(self._liveness.run(self._lives_changed), name="leases")
+
+    # -- what the watches show ----------------------------------------------------------------------------------------
+
+    async def observe(self, kind: str | None, obj: Mapping[str, Any]) -> None:
+        """Take in an event of a watch: ``ADDED``, ``MODIFIED``, ``DELETED``, or None: it was there at the start."""
+        gone = kind == "DELETED"
+        key = self._objects.remove(obj) if gone else self._objects.put(obj)
+        if key.kind == "WorkflowRun":
+            await self.queue.add(key)
+            await self._add_owners(obj, "Workflow")
+        elif key.kind == "Pod":
+            await self._observe_pod(key, obj, gone=gone)
+        else:
+            await self._add_dependents(obj)
+
+    async def _observe_pod(self, key: Key, pod: Obj, *, gone: bool) -> None:
+        await self._add_owners(pod, "Agent", "WorkflowRun")
+        if gone or is_over(pod):
+            await self.queue.add(key)
+
+    async def _add_owners(self, obj: Obj, *kinds: str) -> None:
+        for owner in meta(obj).get("ownerReferences") or ():
+            if owner["kind"] in kinds and self._objects.get(Key(owner["kind"], owner["uid"])) is not None:
+                await self.queue.add(Key(owner["kind"], owner["uid"]))
+
+    async def _add_dependents(self, obj: Obj) -> None:
+        """Have everything looked at that refers to *obj* and is not over."""
+        kind, namespace, name = obj["kind"], meta(obj).get("namespace", ""), meta(obj)["name"]
+        if kind == "Model":
+            for agent in self._objects.list("Agent", namespace):
+                if spec_of(agent).get("model") == name:
+                    await self.queue.add(Key("Agent", meta(agent)["uid"]))
+        for workflow in self._objects.list("Workflow", namespace):
+            if uses(spec_of(workflow), kind, name):
+                await self.queue.add(Key("Workflow", meta(workflow)["uid"]))
+        for run in self._objects.list("WorkflowRun", namespace):
+            if not is_finished(run) and self._is_pending(run):
+                await self.queue.add(Key("WorkflowRun", meta(run)["uid"]))
+
+    @staticmethod
+    def _is_pending(run: Obj) -> bool:
+        """Return whether a run has not been queued yet: it may wait for whatever has appeared."""
+        return not (run.get("status") or {}).get("revision")
+
+    # -- reconcile ----------------------------------------------------------------------------------------------------
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Bring one object to where it should be; return in how many seconds to look again."""
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        async with lock:
+            try:
+                if key.kind == "Pod":
+                    await self._reconcile_pod(key)
+                    return None
+                if key.kind == "WorkflowRun":
+                    return await self._runs.reconcile(key)
+                return await self._reconcile_declared(key)
+            except FairleadError as error:
+                return await self._hindered(key, error)
+
+    async def _reconcile_declared(self, key: Key) -> float | None:
+        obj = self._objects.get(key)
+        if obj is None or meta(obj).get("deletionTimestamp"):
+            return None
+        plan = await self._planner.plan(obj)
+        await self._applier.apply(obj, plan)
+        return plan.look_again
+
+    async def _reconcile_pod(self, key: Key) -> None:
+        """Send on the work of a pod that is gone or over."""
+        pod = self._objects.get(key)
+        if pod is None or is_over(pod):
+            await self._storage.requeue_pod(key.uid, at=self._clock.now())
+
+    async def _hindered(self, key: Key, error: FairleadError) -> float | None:
+        """Say on the object what hinders, then have it tried again."""
+        _log.warning("reconcile_hindered", kind=key.kind, uid=key.uid, reason=error.reason, error=str(error))
+        obj = self._objects.get(key)
+        if obj is not None and key.kind != "Pod" and not is_finished(obj):
+            reason = Reason.REFUSED if isinstance(error, TerminalError) else Reason.PROGRESSING_WITH_RETRY
+            plan = hindered(key.kind, reason, str(error), generation=meta(obj)["generation"])
+            try:
+                await self._applier.write_status(obj, plan)
+            except FairleadError as another:
+                _log.warning("status_not_written", kind=key.kind, uid=key.uid, error=str(another))
+        if isinstance(error, RetryableError):
+            raise error
+        return _REFUSED_SECONDS
+
+    # -- what no watch shows ------------------------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        """Follow the event bus: it makes things quick, the resync makes them sure."""
+        while True:
+            try:
+                async with aclosing(self._storage.subscribe("run", "agent")) as events:  # type: ignore[type-var]
+                    async for event in events:
+                        await self._hear(event)
+            except RetryableError as error:
+                _log.warning("bus_lost", error=str(error))
+                await self._clock.sleep(error.retry_after)
+
+    async def _hear(self, event: Event) -> None:
+        if event.topic == "agent":
+            self._liveness.wake()
+        elif self._objects.get(Key("WorkflowRun", event.key)) is not None:
+            await self.queue.add(Key("WorkflowRun", event.key), _BUS_SECONDS)
+
+    async def _lives_changed(self, pods: frozenset[str]) -> None:
+        """Have the owners of pods looked at that came to life or went silent."""
+        self._planner.alive = self._liveness.alive
+        for uid in pods:
+            pod = self._objects.get(Key("Pod", uid))
+            if pod is not None:
+                await self._add_owners(pod, "Agent", "WorkflowRun")
+
+    async def _resync(self) -> None:
+        """Look at everything once in a while, should a message have been lost."""
+        pause = min(self._resync_seconds, _FIRST_RESYNC_SECONDS)
+        while True:
+            await self._clock.sleep(pause)
+            pause = self._resync_seconds
+            self.resynced_at = self._clock.monotonic()
+            try:
+                await self.resync()
+                await self._watchdog.check()
+            except WatchDead:
+                raise
+            except FairleadError as error:
+                _log.warning("resync_hindered", error=str(error))
+
+    async def resync(self) -> None:
+        """Queue everything that is not over, and find what happened while nobody watched."""
+        self._planner.depths = await self._storage.queue_depths(self._cluster)
+        for key in self._objects.keys(*DECLARED, "WorkflowRun"):
+            obj = self._objects.get(key)
+            if obj is not None and not (key.kind == "WorkflowRun" and is_finished(obj)):
+                await self.queue.add(key)
+        for record in await self._storage.list_runs(self._cluster, active=True, limit=_ACTIVE_LIMIT):
+            await self._look_for_object(record)
+        for session in await self._storage.list_sessions(self._cluster):
+            await self._look_for_pod(session.namespace, session.pod, session.pod_uid)
+
+    async def _look_for_object(self, record: Run) -> None:
+        if not self._serves(record.namespace) or self._objects.get(Key("WorkflowRun", record.uid)) is not None:
+            return
+        found = await self._kube.get(Ref(names.API_VERSION, "WorkflowRun", record.name, record.namespace))
+        if found is None or meta(found)["uid"] != record.uid:
+            await self._runs.cancel_orphan(record)
+
+    async def _look_for_pod(self, namespace: str, name: str, uid: str) -> None:
+        if not self._serves(namespace) or self._objects.get(Key("Pod", uid)) is not None:
+            return
+        found = await self._kube.get(Ref("v1", "Pod", name, namespace))
+        if found is None or meta(found)["uid"] != uid:
+            await self._storage.requeue_pod(uid, at=self._clock.now())
+
+    def _serves(self, namespace: str) -> bool:
+        return not self._namespaces or namespace in self._namespaces
