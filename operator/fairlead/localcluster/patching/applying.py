@@ -59,8 +59,9 @@ def server_side_apply(  # noqa: PLR0913  (what the request says, one by one)
     known[me] = Owned(own, version, last.time if last else None)
     everybody = frozenset[Path]().union(*(owned.paths for owned in known.values()))
     merged = merge(schema, before, wanted)
-    if last is not None:
-        merged = _without(schema, merged, prefixes(last.paths) - prefixes(everybody), ())
+    gone = prefixes(last.paths) - prefixes(everybody) if last is not None else NOTHING
+    if gone:
+        merged = _without(schema, merged, gone & prefixes(paths_of(schema, merged)), ())
     change = compare(schema, before, merged)
     known = _settled(known, me, change, force=force)
     moved = live is None or _changed(change) or last is None or last.paths != own - owners.stripped()

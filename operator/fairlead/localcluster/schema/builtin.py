@@ -148,7 +148,7 @@ def _typed(kind: str, wire: str, extras: Json) -> Schema:
 def _value(kind: str, wire: str) -> Schema:
     """The values of a map: quantities may be written as numbers."""
     if kind == "str" and wire in tables.ANY_KEYS:
-        return Schema(type="string", format="quantity", lenient=True)
+        return Schema(type="string", format="quantity", lenient=True, has_defaults=True)
     return _typed(kind, "", {})
 
 

@@ -35,7 +35,8 @@ _MACROS: Final = {
     "optMap": (2,),
     "optFlatMap": (2,),
 }
-_MAX_DEPTH: Final = 250
+_PRECEDENCE: Final = {operator: level for level, operators in enumerate(_LEVELS) for operator in operators}
+_MAX_DEPTH: Final = 80
 
 
 class CelSyntaxError(ValueError):
@@ -195,7 +196,7 @@ class _Parser:
         """Read an expression."""
         self._depth += 1
         if self._depth > _MAX_DEPTH:
-            raise _error(self._source, self._tokens[self._at][2], "expression recursion limit exceeded: 250")
+            raise _error(self._source, self._tokens[self._at][2], f"expression recursion limit exceeded: {_MAX_DEPTH}")
         condition = self._binary(0)
         if self._has("?"):
             then = self._binary(0)
@@ -205,14 +206,26 @@ class _Parser:
         return condition
 
     def _binary(self, level: int) -> Node:
-        if level == len(_LEVELS):
-            return self._unary()
-        left = self._binary(level + 1)
-        while self._peek() in _LEVELS[level]:
+        """Climb the precedences from *level* up."""
+        left = self._unary()
+        while (found := _PRECEDENCE.get(self._peek(), -1)) >= level:
             operator = self._take()[1]
-            right = self._binary(level + 1)
+            if operator in {"&&", "||"}:
+                left = self._chain(operator, left, found + 1)
+                continue
+            right = self._binary(found + 1)
             left = Call("@in" if operator == "in" else f"_{operator}_", None, (left, right))
         return left
+
+    def _chain(self, operator: str, first: Node, level: int) -> Node:
+        """Read all operands of one logical operator into a balanced tree: chains get long."""
+        operands = [first, self._binary(level)]
+        while self._has(operator):
+            operands.append(self._binary(level))
+        while len(operands) > 1:
+            pairs = [tuple(operands[index : index + 2]) for index in range(0, len(operands), 2)]
+            operands = [Call(f"_{operator}_", None, pair) if len(pair) > 1 else pair[0] for pair in pairs]
+        return operands[0]
 
     def _unary(self) -> Node:
         for operator in ("!", "-"):

@@ -41,16 +41,18 @@ def _filled_map(schema: Schema, value: Json) -> Json:
     result = {}
     for key, item in value.items():
         child = schema.child(key)
-        if item is None and child is not None and not child.nullable:
-            if child.default is not MISSING:
-                continue
-            if child.lenient:
-                continue
+        if item is None and child is not None and _is_absent(child):
+            continue
         result[key] = item if child is None else _filled(child, item)
     for key, child in schema.properties.items():
         if key not in result and child.default is not MISSING:
             result[key] = _filled(child, copied(child.default))
     return result
+
+
+def _is_absent(schema: Schema) -> bool:
+    """Return whether null means nothing: always in Go's types, elsewhere when a default takes its place."""
+    return schema.lenient or (not schema.nullable and schema.default is not MISSING)
 
 
 def pruned(schema: Schema, obj: Json) -> tuple[Json, list[str]]:

@@ -65,7 +65,7 @@ def _walk(schema: Schema, value: Any, path: str, old: Any, *, root: bool) -> Ite
     if value is None or not schema.has_rules or (old is not MISSING and same(value, old)):
         return
     if schema.rules:
-        yield from _evaluate(schema, value, path, old, root=root or schema.embedded)
+        yield from _evaluate(_Subject(schema, value, old, path, root or schema.embedded))
     if isinstance(value, dict):
         for key, item in value.items():
             child = schema.child(key)
@@ -87,54 +87,60 @@ def _walk_items(schema: Schema, value: list[Any], path: str, old: Any) -> Iterat
         yield from _walk(items, item, f"{path}[{index}]", before, root=False)
 
 
-def _evaluate(schema: Schema, value: Any, path: str, old: Any, *, root: bool) -> Iterator[FieldError]:
-    known = old is not MISSING and old is not None
-    for rule in schema.rules:
-        compiled = program(rule.rule)
-        if compiled is None or (compiled.uses_old and not known and not rule.optional_old_self):
-            continue
-        message = program(rule.message_expression) if rule.message_expression else None
-        needed = compiled if message is None else _joined(compiled, message)
-        variables = {"self": to_cel(schema, value, root=root, only=needed.fields)}
-        if needed.uses_old:
-            before = to_cel(schema, old, root=root, only=needed.fields) if known else None
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """The value whose rules are evaluated, at its place."""
+
+    schema: Schema
+    value: Any
+    old: Any
+    path: str
+    root: bool
+
+    @property
+    def kind(self) -> str:
+        """The type, as error texts name it."""
+        return self.schema.type or "object"
+
+    def known_before(self) -> bool:
+        """Return whether there is an old value to compare with."""
+        return self.old is not MISSING and self.old is not None
+
+    def run(self, compiled: Compiled, *, optional: bool) -> Any:
+        """Evaluate an expression; whatever it raises goes to the caller."""
+        variables = {"self": to_cel(self.schema, self.value, root=self.root, only=compiled.fields)}
+        if compiled.uses_old:
+            known = self.known_before()
+            before = to_cel(self.schema, self.old, root=self.root, only=compiled.fields) if known else None
             wrapped = cel.OptionalValue.of(before) if known else cel.OptionalValue.none()
-            variables["oldSelf"] = wrapped if rule.optional_old_self else before
-        context = cel.Context(variables=variables, functions=needed.functions)
-        yield from _outcome(compiled, rule, context, path, schema.type or "object")
+            variables["oldSelf"] = wrapped if optional else before
+        return compiled.program.execute(cel.Context(variables=variables, functions=compiled.functions))
 
 
-def _joined(compiled: Compiled, message: Compiled) -> Compiled:
-    """What rule and message expression need together."""
-    both = compiled.fields is not None and message.fields is not None
-    return Compiled(
-        compiled.program,
-        compiled.uses_old or message.uses_old,
-        (compiled.fields or frozenset()) | (message.fields or frozenset()) if both else None,
-        compiled.functions | message.functions,
-    )
-
-
-def _outcome(compiled: Compiled, rule: Rule, variables: cel.Context, path: str, kind: str) -> Iterator[FieldError]:
-    try:
-        holds = compiled.program.execute(variables)
-    except Exception as error:  # noqa: BLE001  (whatever an expression does wrong is the object's fault, never ours)
-        text = rule.message or rule.rule
-        yield errors.invalid(path, kind, f"{_explain(error)} evaluating rule: {text}")
-        return
-    if holds is not True:
-        yield _failure(rule, path, kind, _message(rule, variables))
+def _evaluate(subject: _Subject) -> Iterator[FieldError]:
+    for rule in subject.schema.rules:
+        compiled = program(rule.rule)
+        if compiled is None or (compiled.uses_old and not rule.optional_old_self and not subject.known_before()):
+            continue
+        try:
+            holds = subject.run(compiled, optional=rule.optional_old_self)
+        except Exception as error:  # noqa: BLE001  (what an expression does wrong is the object's fault, never ours)
+            text = f"{_explain(error)} evaluating rule: {rule.message or rule.rule}"
+            yield errors.invalid(subject.path, subject.kind, text)
+            continue
+        if holds is not True:
+            yield _failure(rule, subject.path, subject.kind, _message(rule, subject))
 
 
 def _explain(error: Exception) -> str:
     return f"no such key: {error.args[0]}" if isinstance(error, KeyError) and error.args else str(error)
 
 
-def _message(rule: Rule, variables: cel.Context) -> str:
+def _message(rule: Rule, subject: _Subject) -> str:
     compiled = program(rule.message_expression) if rule.message_expression else None
     if compiled is not None:
         try:
-            said = compiled.program.execute(variables)
+            said = subject.run(compiled, optional=rule.optional_old_self)
         except Exception:  # noqa: BLE001  (Kubernetes, too, falls back to the plain message)
             said = None
         if isinstance(said, str) and said.strip() and "\n" not in said:

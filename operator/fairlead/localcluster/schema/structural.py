@@ -99,7 +99,7 @@ def _check_type(raw: Json, path: str) -> Iterator[FieldError]:
     kind = raw.get("type")
     if kind and kind not in TYPES:
         yield errors.unsupported(f"{path}.type", kind, TYPES)
-    if kind == "array" and not raw.get("items"):
+    if kind == "array" and raw.get("items") is None:
         yield errors.required(f"{path}.items", "must be specified")
     if kind and raw.get("x-kubernetes-int-or-string"):
         yield errors.invalid(f"{path}.type", kind, "must be empty if x-kubernetes-int-or-string is true")
