@@ -10,7 +10,6 @@ import kopf
 from fairlead.controllers.startup import connect
 from fairlead.core import names
 from fairlead.core.actions import meta
-from fairlead.errors import RetryableError
 from fairlead.kube import KubeClient
 from fairlead.services.objects import Key
 from fairlead.services.operator import Operator
@@ -69,11 +68,8 @@ RECONCILERS = {"Workflow": reconcile_workflow, "Agent": reconcile_agent, "Model"
 
 
 async def _reconcile(kind: str, body: kopf.Body, memo: Memo) -> None:
-    """Reconcile now; what has to be tried again is our own queue's business: Kopf would write that onto the object."""
-    key = Key(kind, meta(body)["uid"])
-    try:
-        again = await memo.operator.reconcile(key)
-    except RetryableError as error:
-        again = error.retry_after
-    if again is not None:
-        await memo.operator.queue.add(key, again)
+    """Have the object reconciled by our own queue, which is also what the resync and dependents feed.
+
+    It tries again by itself; Kopf's retries would be written onto the object.
+    """
+    await memo.operator.queue.add(Key(kind, meta(body)["uid"]))

@@ -33,6 +33,26 @@ class GenerationDiffBase(kopf.DiffBaseStorage):
         """Do nothing: whoever reconciles writes the status."""
 
 
+class NoProgress(kopf.ProgressStorage):
+    """Keeps nothing of Kopf on an object: its handlers only feed our own queue and cannot be half done."""
+
+    def fetch(self, *, key: Any, body: kopf.Body) -> None:
+        """Return nothing: no handler is ever in the middle of something."""
+
+    def store(self, *, key: Any, record: Any, body: kopf.Body, patch: kopf.Patch) -> None:
+        """Do nothing."""
+
+    def purge(self, *, key: Any, body: kopf.Body, patch: kopf.Patch) -> None:
+        """Do nothing."""
+
+    def touch(self, *, body: kopf.Body, patch: kopf.Patch, value: str | None) -> None:
+        """Do nothing."""
+
+    def clear(self, *, essence: Any) -> Any:
+        """Return what the object is without what was stored: all of it."""
+        return essence
+
+
 def build_settings() -> kopf.OperatorSettings:
     """Return the settings of Kopf."""
     settings = kopf.OperatorSettings()
@@ -50,7 +70,7 @@ def build_settings() -> kopf.OperatorSettings:
     settings.peering.standalone = True  # the one active operator is chosen by a Lease
     settings.process.ultimate_exiting_timeout = 30
     settings.persistence.finalizer = f"{names.GROUP}/operator"
-    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=names.GROUP)
+    settings.persistence.progress_storage = NoProgress()
     settings.persistence.diffbase_storage = GenerationDiffBase()
     return settings
 

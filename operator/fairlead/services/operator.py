@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Final
-from weakref import WeakValueDictionary
 
 from fairlead.api.conditions import Reason
 from fairlead.clock import Clock
@@ -71,7 +70,6 @@ class Operator:
         self._cluster = cluster
         self._namespaces = frozenset(namespaces)
         self._resync_seconds = resync_seconds
-        self._locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
         self.queue = WorkQueue(self.reconcile, clock)
         self.resynced_at = clock.monotonic()
         """When the last full look began, by the monotonic clock."""
@@ -131,17 +129,15 @@ class Operator:
 
     async def reconcile(self, key: Key) -> float | None:
         """Bring one object to where it should be; return in how many seconds to look again."""
-        lock = self._locks.setdefault(key, asyncio.Lock())
-        async with lock:
-            try:
-                if key.kind == "Pod":
-                    await self._reconcile_pod(key)
-                    return None
-                if key.kind == "WorkflowRun":
-                    return await self._runs.reconcile(key)
-                return await self._reconcile_declared(key)
-            except FairleadError as error:
-                return await self._hindered(key, error)
+        try:
+            if key.kind == "Pod":
+                await self._reconcile_pod(key)
+                return None
+            if key.kind == "WorkflowRun":
+                return await self._runs.reconcile(key)
+            return await self._reconcile_declared(key)
+        except FairleadError as error:
+            return await self._hindered(key, error)
 
     async def _reconcile_declared(self, key: Key) -> float | None:
         obj = self._objects.get(key)
