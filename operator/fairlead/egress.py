@@ -29,11 +29,19 @@ _MAX_URL: Final = 8192
 _NUMBER_LABEL: Final = re.compile(r"(?i)^(0x[0-9a-f]*|\d+)$")
 _PLATFORM: Final = frozenset(map(ipaddress.ip_address, ("168.63.129.16", "100.100.100.200", "fd00:ec2::254")))
 """Metadata and host services that clouds put on addresses which look public or merely private."""
+_SPECIAL: Final = tuple(
+    map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "100::/64", "2001::/23", "3fff::/20", "5f00::/16"))
+)
+"""Special-purpose networks that not every version of Python knows. Source: IANA's registries of such addresses."""
 _EMBEDDING: Final = tuple(
     (ipaddress.IPv6Network(net), shift)
     for net, shift in (("64:ff9b::/96", 0), ("64:ff9b:1::/48", 0), ("2002::/16", 80), ("::/96", 0))
 )
 """IPv6 networks in which an IPv4 address is embedded, and where: NAT64, 6to4, IPv4-compatible."""
+_INSIDE: Final = tuple(
+    map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"))
+)
+"""What clusters and offices use inside."""
 _NEVER_SENT: Final = frozenset(
     {"host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "accept-encoding"}
 )
@@ -117,17 +125,16 @@ def _forbidden(ip: IPAddress, policy: Policy) -> str:
         return "link-local or a cloud's metadata service"
     if ip.is_loopback:
         return "" if policy.loopback else "this machine"
-    if ip.is_multicast or ip.is_unspecified or (ip.is_reserved and not _embedded(ip)):
+    special = ip.is_multicast or ip.is_unspecified or _is_in(ip, _SPECIAL)
+    if special or (ip.is_reserved and not _embedded(ip)):
         return "multicast, unspecified or reserved"
     if _embedded(ip):
         return ""
-    return "" if ip.is_global or (policy.private and _is_inside(ip)) else "private"
+    return "" if ip.is_global or (policy.private and _is_in(ip, _INSIDE)) else "private"
 
 
-def _is_inside(ip: IPAddress) -> bool:
-    """Whether an address is of the kind that clusters and offices use inside."""
-    nets = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
-    return any(ip in network for network in map(ipaddress.ip_network, nets) if network.version == ip.version)
+def _is_in(ip: IPAddress, networks: Iterable[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
+    return any(ip in network for network in networks if network.version == ip.version)
 
 
 async def resolve(host: str, port: int) -> list[str]:

@@ -152,6 +152,7 @@ class ProviderModel:
 
 def _import() -> tuple[Any, Any]:
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # or its import asks the network for prices
+    os.environ.setdefault("LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS", "True")  # or the first call asks it for headers
     os.environ.setdefault("LITELLM_MODE", "PRODUCTION")  # or it reads a .env file
     litellm: Any = importlib.import_module("litellm")
     http: Any = importlib.import_module("litellm.llms.custom_httpx.http_handler")
@@ -224,7 +225,7 @@ def _to_error(error: Exception, *, secret: str) -> FairleadError:
         return own
     name = type(error).__name__
     message = str(getattr(error, "message", "") or error).removeprefix(f"litellm.{name}: ")
-    text = redact(message.replace(secret, REDACTED) if secret else message)[:_MAX_MESSAGE]
+    text = redact(_readable(message.replace(secret, REDACTED) if secret else message))[:_MAX_MESSAGE]
     known = _BY_NAME.get(name)
     if known is not None:
         kind, reason = known
@@ -233,6 +234,16 @@ def _to_error(error: Exception, *, secret: str) -> FairleadError:
     if not isinstance(status, int):
         return TerminalError(f"{name}: {text}", reason="ModelFailed")
     return to_model_error(status, text, retry_after=_retry_after(error))
+
+
+def _readable(message: str) -> str:
+    """Return what a provider says, out of the JSON it says it in."""
+    start, end = message.find("{"), message.rfind("}")
+    try:
+        said = orjson.loads(message[start : end + 1])["error"]["message"] if 0 <= start < end else None
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return message
+    return f"{message[:start].removesuffix(' - ')}: {said}" if isinstance(said, str) else message
 
 
 def _own_error(error: BaseException | None) -> FairleadError | None:

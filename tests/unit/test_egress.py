@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Awaitable, Callable, Iterator
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fairlead.egress import EgressTransport, Fetch, Fetched, Policy, build_client, check_address, check_url, fetch
+from fairlead.errors import Refused, RetryableError, TerminalError
+from fairlead.testing.standins import StandIn, running_standin
+
+PUBLIC = Policy()
+INSIDE = Policy(loopback=True, private=True)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        pytest.param("127.0.0.1", id="loopback"),
+        pytest.param("127.255.0.3", id="loopback-net"),
+        pytest.param("0.0.0.0", id="unspecified"),  # noqa: S104 - a destination
+        pytest.param("10.1.2.3", id="private-10"),
+        pytest.param("172.16.0.1", id="private-172"),
+        pytest.param("192.168.1.1", id="private-192"),
+        pytest.param("169.254.169.254", id="metadata"),
+        pytest.param("100.64.0.1", id="cgnat"),
+        pytest.param("100.100.100.200", id="metadata-in-cgnat"),
+        pytest.param("168.63.129.16", id="platform-service"),
+        pytest.param("192.0.0.192", id="special-purpose"),
+        pytest.param("198.18.0.1", id="benchmark"),
+        pytest.param("224.0.0.1", id="multicast"),
+        pytest.param("255.255.255.255", id="broadcast"),
+        pytest.param("240.0.0.1", id="reserved"),
+        pytest.param("::", id="v6-unspecified"),
+        pytest.param("::1", id="v6-loopback"),
+        pytest.param("fe80::1", id="v6-link-local"),
+        pytest.param("fe80::1%eth0", id="v6-scope"),
+        pytest.param("fd00:ec2::254", id="v6-metadata"),
+        pytest.param("fc00::1", id="v6-unique-local"),
+        pytest.param("ff02::1", id="v6-multicast"),
+        pytest.param("::ffff:127.0.0.1", id="mapped-loopback"),
+        pytest.param("::ffff:169.254.169.254", id="mapped-metadata"),
+        pytest.param("::ffff:10.0.0.1", id="mapped-private"),
+        pytest.param("::127.0.0.1", id="compatible-loopback"),
+        pytest.param("64:ff9b::7f00:1", id="nat64-loopback"),
+        pytest.param("64:ff9b::a9fe:a9fe", id="nat64-metadata"),
+        pytest.param("64:ff9b:1::a00:1", id="local-nat64-private"),
+        pytest.param("2002:7f00:1::", id="6to4-loopback"),
+        pytest.param("2002:a9fe:a9fe::1", id="6to4-metadata"),
+        pytest.param("2001:db8::1", id="v6-documentation"),
+        pytest.param("2001::7f00:1", id="teredo"),
+        pytest.param("100::1", id="v6-discard"),
+    ],
+)
+def test_check_address_that_is_not_public_is_refused(address: str) -> None:
+    with pytest.raises(Refused, match="not allowed") as refused:
+        check_address(address, PUBLIC)
+    assert refused.value.reason == "AddressRefused"
+
+
+@pytest.mark.parametrize("address", ["93.184.215.14", "1.1.1.1", "2606:4700:4700::1111", "::ffff:1.1.1.1"])
+def test_check_address_that_is_public_is_allowed(address: str) -> None:
+    assert check_address(address, PUBLIC)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "10.1.2.3", "192.168.0.1", "100.64.0.1", "fc00::1"])
+def test_check_address_inside_is_allowed_by_policy(address: str) -> None:
+    assert check_address(address, INSIDE)
+
+
+@pytest.mark.parametrize(
+    "address", ["169.254.169.254", "100.100.100.200", "fd00:ec2::254", "168.63.129.16", "224.0.0.1", "0.0.0.0"]  # noqa: S104 - destinations
+)
+def test_check_address_of_a_cloud_is_refused_by_every_policy(address: str) -> None:
+    with pytest.raises(Refused):
+        check_address(address, INSIDE)
+
+
+@given(st.ip_addresses(v=4))
+def test_check_address_v4_is_public_or_refused(address: ipaddress.IPv4Address) -> None:
+    inside = address.is_private or address.is_loopback or address.is_link_local or address.is_multicast
+    embedded = (str(address), f"::ffff:{address}", str(ipaddress.IPv6Address((0x64FF9B << 96) + int(address))))
+    for text in embedded:
+        try:
+            check_address(text, PUBLIC)
+        except Refused:
+            continue
+        assert not inside
+        assert address.is_global
+
+
+@given(st.ip_addresses(v=6))
+def test_check_address_v6_is_public_or_refused(address: ipaddress.IPv6Address) -> None:
+    try:
+        check_address(str(address), PUBLIC)
+    except Refused:
+        return
+    assert address.is_global or address.sixtofour is not None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        pytest.param("file:///etc/passwd", id="file"),
+        pytest.param("gopher://example.com/", id="gopher"),
+        pytest.param("ftp://example.com/", id="ftp"),
+        pytest.param("https://user@example.com/", id="user"),
+        pytest.param("https://user:password@example.com/", id="password"),
+        pytest.param("https://example.com@127.0.0.1/", id="host-as-user"),
+        pytest.param("http://2130706433/", id="decimal"),
+        pytest.param("http://0x7f000001/", id="hexadecimal"),
+        pytest.param("http://0177.0.0.1/", id="octal"),
+        pytest.param("http://127.1/", id="short"),
+        pytest.param("http://0x7f.0.0.1/", id="hexadecimal-part"),
+        pytest.param("http://127.0.0.1.:80.5/", id="bad-port"),
+        pytest.param("https:///path", id="no-host"),
+        pytest.param("https://example.com/" + "a" * 9000, id="too-long"),
+        pytest.param("", id="empty"),
+    ],
+)
+def test_check_url_that_deceives_is_refused(url: str) -> None:
+    with pytest.raises(Refused):
+        check_url(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://example.com/a?b=c", "http://1.1.1.1:8080/", "https://[2606:4700::1]/", "https://7up.example/"]
+)
+def test_check_url_that_is_plain_is_allowed(url: str) -> None:
+    assert str(check_url(url)) == url
+
+
+def resolving(*answers: list[str]) -> Callable[[str, int], Awaitable[list[str]]]:
+    """Return a resolver that gives one answer after the other."""
+    left = list(answers)
+
+    async def resolve(_host: str, _port: int) -> list[str]:
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    return resolve
+
+
+async def get(url: str, transport: EgressTransport, *, max_bytes: int = 1 << 20) -> Fetched:
+    async with build_client(transport) as client:
+        return await fetch(client, Fetch("GET", url, {"X-Key": "secret", "Accept": "*/*"}, max_bytes=max_bytes))
+
+
+async def test_fetch_name_that_resolves_inside_is_refused() -> None:
+    with pytest.raises(Refused, match="this machine"):
+        await get("http://evil.example/", EgressTransport(PUBLIC, resolver=resolving(["127.0.0.1"])))
+
+
+async def test_fetch_name_with_one_address_inside_is_refused() -> None:
+    with pytest.raises(Refused, match=r"10\.0\.0\.1"):
+        await get("http://evil.example/", EgressTransport(PUBLIC, resolver=resolving(["1.1.1.1", "10.0.0.1"])))
+
+
+@pytest.fixture
+def standin() -> Iterator[StandIn]:
+    with running_standin() as server:
+        yield server
+
+
+async def test_fetch_connects_to_the_address_that_was_checked(standin: StandIn) -> None:
+    port = httpx.URL(standin.url).port
+    transport = EgressTransport(Policy(loopback=True), resolver=resolving(["127.0.0.1"], ["169.254.169.254"]))
+
+    answer = await get(f"http://some.example:{port}/x", transport)
+
+    assert answer.status == 200
+    assert standin.seen[0].headers["host"] == f"some.example:{port}"
+    assert standin.seen[0].headers["accept-encoding"] == "identity"
+
+
+async def test_fetch_redirect_to_inside_is_refused(standin: StandIn) -> None:
+    with pytest.raises(Refused, match=r"169\.254\.169\.254"):
+        await get(f"{standin.url}/redirect", EgressTransport(Policy(loopback=True)))
+
+
+async def test_fetch_answer_over_the_limit_is_refused(standin: StandIn) -> None:
+    standin.text = "x" * 5000
+    with pytest.raises(TerminalError, match="more than 1000 bytes"):
+        await get(f"{standin.url}/x", EgressTransport(Policy(loopback=True)), max_bytes=1000)
+
+
+async def test_fetch_nobody_there_is_retryable() -> None:
+    with pytest.raises(RetryableError) as failed:
+        await get("http://127.0.0.1:9/", EgressTransport(Policy(loopback=True)))
+    assert failed.value.reason == "Unreachable"
+
+
+async def test_fetch_ignores_proxies_of_the_environment(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    assert (await get(f"{standin.url}/x", EgressTransport(Policy(loopback=True)))).status == 200
