@@ -27,6 +27,7 @@ Handler = Callable[[Cluster, Call, Resource], Awaitable[Response]]
 
 _DISCOVERY = frozenset({"APIGroupDiscoveryList"})
 _HEALTH = ("/healthz", "/livez", "/readyz")
+_MANY = frozenset({"list", "watch", "deletecollection"})
 _VERBS: Mapping[str, Handler] = {
     "get": get,
     "list": list_resource,
@@ -59,7 +60,7 @@ async def route(cluster: Cluster, call: Call) -> Response:
         raise bad_request("an empty namespace may not be set during creation")
     if asked.subresource:
         return await handle_subresource(cluster, call, resource)
-    if asked.verb not in resource.verbs or (asked.verb == "create" and asked.name):
+    if asked.verb not in resource.verbs or (asked.verb not in _MANY and bool(asked.name) is (asked.verb == "create")):
         raise method_not_allowed()
     if resource.verbs == ("create",):
         return await review(cluster, call, resource)
