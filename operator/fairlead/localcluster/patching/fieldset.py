@@ -125,19 +125,46 @@ def _comparable(schema: Schema | None, old: Any, new: Any) -> bool:
 
 
 def _whole(schema: Schema | None, value: Any, path: Path, found: set[Path]) -> None:
-    if not is_granular(schema, value) or not value or _is_member(schema, value):
+    if not is_granular(schema, value):
         found.add(path)
-    if is_granular(schema, value):
-        for name, child_schema, child in children(schema, value):
-            where = (*path, name)
-            if name[:2] != "f:":
-                found.add(where)
-            _whole(child_schema, child, where, found)
+        return
+    if not value or not _is_always_there(schema, path):
+        found.add(path)
+    for name, child_schema, child in children(schema, value):
+        where = (*path, name)
+        if name[:2] != "f:":
+            found.add(where)
+        _whole(child_schema, child, where, found)
 
 
-def _is_member(schema: Schema | None, value: Any) -> bool:
-    """Go writes structs even when they are empty, so those of built-in kinds are never added; maps and lists are."""
-    return schema is None or not schema.lenient or not (isinstance(value, dict) and schema.properties)
+_STRUCTS: Final = frozenset(
+    f"f:{name}"
+    for name in (
+        "containers",
+        "involvedObject",
+        "jobTemplate",
+        "lastState",
+        "metadata",
+        "names",
+        "regarding",
+        "resources",
+        "roleRef",
+        "rules",
+        "source",
+        "spec",
+        "state",
+        "status",
+        "strategy",
+        "template",
+        "updateStrategy",
+        "versions",
+    )
+)
+"""Fields of built-in kinds that Go writes even when they are empty, so that nobody ever adds them."""
+
+
+def _is_always_there(schema: Schema | None, path: Path) -> bool:
+    return schema is not None and schema.lenient and bool(path) and path[-1] in _STRUCTS
 
 
 def prefixes(paths: Iterable[Path]) -> FieldSet:

@@ -11,8 +11,6 @@ from fairlead.localcluster.schema.validating import same
 
 Json = dict[str, Any]
 
-_REJECTED: Final = "the server rejected our request due to an error in our request"
-
 MAX_OPERATIONS: Final = 10_000
 """Kubernetes refuses longer JSON patches."""
 
@@ -79,9 +77,7 @@ def _value(operation: Json) -> Any:
 
 def _missing(operation: Json, tokens: list[str]) -> PatchError:
     path = "/" + "/".join(tokens)
-    return PatchError(
-        f'{_REJECTED}: {operation["op"]} operation does not apply: doc is missing path: "{path}": missing value'
-    )
+    return PatchError(f'{operation["op"]} operation does not apply: doc is missing path: "{path}": missing value')
 
 
 def _index(token: str, length: int) -> int:
@@ -180,7 +176,7 @@ def _test(document: Any, operation: Json) -> Any:
             return document
         raise
     if not same(found, wanted):
-        raise PatchError(f"{_REJECTED}: testing path {operation['path']} failed: test failed")
+        raise PatchError(f"testing path {operation['path']} failed: test failed")
     return document
 
 

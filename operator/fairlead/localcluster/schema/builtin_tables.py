@@ -124,7 +124,6 @@ _PROBE: dict[str, Any] = {"failureThreshold": 3, "periodSeconds": 10, "successTh
 DEFAULTS: Final[dict[str, dict[str, Any]]] = {
     "V1PodSpec": {
         "dnsPolicy": "ClusterFirst",
-        "enableServiceLinks": True,
         "restartPolicy": "Always",
         "schedulerName": "default-scheduler",
         "securityContext": {},

@@ -20,6 +20,7 @@ _REGEX: Final = 0.25
 _LIST_COST: Final = 10
 _MAP_COST: Final = 30
 _SCALARS: Final = frozenset({"bool", "int", "uint", "double", "duration", "timestamp", "type"})
+_NULLABLE: Final = frozenset({"object", "timestamp", "duration"})
 _NUMBERS: Final = frozenset({"int", "uint", "double"})
 _TYPE_NAMES: Final = frozenset(
     {"int", "uint", "double", "bool", "string", "bytes", "list", "map", "null_type", "type", "timestamp", "duration"}
@@ -262,8 +263,10 @@ def _logic(name: str) -> Callable[[list[Value]], Value]:
 
 def _alike(name: str, args: list[Value]) -> None:
     left, right = (arg.type.kind for arg in args)
-    if left != right and not {left, right} & {"dyn", "null", "type"}:
-        raise _mismatch(name, args)
+    both = {left, right}
+    if left == right or both & {"dyn", "type"} or ("null" in both and both & _NULLABLE):
+        return
+    raise _mismatch(name, args)
 
 
 def _equality(name: str) -> Callable[[list[Value]], Value]:

@@ -356,3 +356,23 @@ def normal(spec: dict[str, Any]) -> dict[str, Any]:
 def test_encode_and_decode_are_inverse(spec: Any) -> None:
     paths = paths_of(CUSTOM, thing(spec))
     assert decode(encode(paths)) == paths
+
+
+def test_track_update_leaves_out_what_go_always_writes() -> None:
+    obj = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "d", "labels": {"a": "b"}},
+        "spec": {
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}},
+            "template": {"spec": {"containers": [{"name": "c"}]}},
+        },
+    }
+    made = track_update(None, obj, schema=DEPLOYMENT, manager="m", operation="Update", subresource="", now=T0)
+    assert owners(made)["m Update"] == {
+        "f:metadata": {"f:labels": {".": {}, "f:a": {}}},
+        "f:spec": {
+            "f:strategy": {"f:rollingUpdate": {".": {}, "f:maxSurge": {}}, "f:type": {}},
+            "f:template": {"f:spec": {"f:containers": {'k:{"name":"c"}': {".": {}, "f:name": {}}}}},
+        },
+    }

@@ -97,6 +97,7 @@ def test_check_crd_finds_texts_made_of_numbers_unbounded_as_a_real_server_does()
         pytest.param("self.count.startsWith('x')", "found no matching overload for 'startsWith'", id="method"),
         pytest.param("self.count ==", "Syntax error", id="syntax"),
         pytest.param("self.count", "cel expression must evaluate to a bool", id="no-condition"),
+        pytest.param("self.count == null", "applied to '(int, null)'", id="null"),
         pytest.param("self.count && true", "applied to '(int, bool)'", id="logic"),
         pytest.param("self.count.all(x, true)", "cannot be range of a comprehension", id="range"),
     ],

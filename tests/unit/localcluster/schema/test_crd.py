@@ -122,8 +122,10 @@ def test_check_crd_accepts_a_good_one() -> None:
             [{"jsonPath": ".spec.nope"}],
             (
                 "spec.versions[0].selectableFields[0].jsonPath",
-                'Invalid value: ".spec.nope": must point to a field of type string, boolean or integer, '
-                "and the field must be in the schema",
+                (
+                    'Invalid value: ".spec.nope": must point to a field of type string, boolean or integer, '
+                    "and the field must be in the schema"
+                ),
             ),
             id="selectable",
         ),
@@ -151,8 +153,10 @@ def test_check_crd_asks_for_approval_in_protected_groups() -> None:
             {"type": "text"},
             (
                 "type",
-                'Unsupported value: "text": supported values: '
-                '"array", "boolean", "integer", "number", "object", "string"',
+                (
+                    'Unsupported value: "text": supported values: '
+                    '"array", "boolean", "integer", "number", "object", "string"'
+                ),
             ),
             id="odd-type",
         ),
@@ -234,8 +238,10 @@ def test_check_crd_asks_for_approval_in_protected_groups() -> None:
             },
             (
                 "items.properties[n].default",
-                "Required value: this property is in x-kubernetes-list-map-keys, "
-                "so it must have a default or be a required property",
+                (
+                    "Required value: this property is in x-kubernetes-list-map-keys, "
+                    "so it must have a default or be a required property"
+                ),
             ),
             id="list-map-key-optional",
         ),
