@@ -1,0 +1,143 @@
+"""The installation as kustomize renders it: who may do what, and that every pod satisfies Pod Security "restricted"."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fairlead.core.manifests import PodSettings, build_pool_pod, build_run_pod
+
+ROOT = Path(__file__).parents[3]
+GOLDEN = Path(__file__).with_name("rbac.golden")
+RENDERED = ("base", "overlays/kind", "overlays/postgres")
+GA = {
+    "v1",
+    "apps/v1",
+    "rbac.authorization.k8s.io/v1",
+    "apiextensions.k8s.io/v1",
+}
+pytestmark = pytest.mark.kubectl
+
+
+@cache
+def rendered(name: str) -> list[dict[str, Any]]:
+    command = ["kubectl", "kustomize", str(ROOT / "manifests" / name)]
+    text = subprocess.run(command, capture_output=True, check=True).stdout
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+def of_kind(name: str, *kinds: str) -> Iterator[dict[str, Any]]:
+    return (document for document in rendered(name) if document["kind"] in kinds)
+
+
+def rules_as_text(documents: list[dict[str, Any]]) -> str:
+    lines = []
+    for document in documents:
+        meta = document["metadata"]
+        lines.append(f"{document['kind']} {meta.get('namespace', '*')}/{meta['name']}")
+        for rule in document.get("rules", ()):
+            groups, resources = ",".join(g or "core" for g in rule["apiGroups"]), ",".join(rule["resources"])
+            only = f" [{','.join(rule['resourceNames'])}]" if "resourceNames" in rule else ""
+            lines.append(f"  {groups}: {resources}{only}: {','.join(rule['verbs'])}")
+        lines += [
+            f"  {document['roleRef']['kind']}/{document['roleRef']['name']} <- {subject['name']}"
+            for subject in document.get("subjects", ())
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def test_rbac_is_what_was_agreed() -> None:
+    roles = of_kind("overlays/kind", "Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding")
+    documents = sorted(roles, key=lambda d: (d["kind"], d["metadata"].get("namespace", ""), d["metadata"]["name"]))
+    assert rules_as_text(documents) == GOLDEN.read_text(), "look at every new right, then correct rbac.golden"
+
+
+def test_operator_reads_no_secrets_and_enters_no_pods() -> None:
+    for role in of_kind("base", "Role", "ClusterRole"):
+        if role["metadata"]["name"] == "fairlead-operator":
+            resources = {resource for rule in role["rules"] for resource in rule["resources"]}
+            assert not resources & {"secrets", "pods/exec", "pods/attach", "pods/portforward", "*"}
+
+
+@pytest.mark.parametrize("name", RENDERED)
+def test_only_stable_api_versions(name: str) -> None:
+    assert {document["apiVersion"] for document in rendered(name)} <= GA
+
+
+@pytest.mark.parametrize("name", RENDERED)
+def test_every_deployment_is_restricted_and_bounded(name: str) -> None:
+    deployments = list(of_kind(name, "Deployment"))
+    assert len(deployments) == 2
+    for deployment in deployments:
+        pod = deployment["spec"]["template"]["spec"]
+        assert_restricted(pod)
+        for container in pod["containers"]:
+            assert {"livenessProbe", "readinessProbe", "startupProbe"} <= container.keys()
+
+
+@pytest.mark.parametrize("name", RENDERED)
+def test_namespace_enforces_restricted(name: str) -> None:
+    (namespace,) = of_kind(name, "Namespace")
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def test_postgres_overlay_has_no_volume_and_takes_the_url_from_a_secret() -> None:
+    assert not list(of_kind("overlays/postgres", "PersistentVolumeClaim"))
+    for deployment in of_kind("overlays/postgres", "Deployment"):
+        pod = deployment["spec"]["template"]["spec"]
+        assert [volume["name"] for volume in pod["volumes"]] == ["tmp"]
+        assert [mount["name"] for mount in pod["containers"][0]["volumeMounts"]] == ["tmp"]
+        (url,) = [entry for entry in pod["containers"][0]["env"] if entry["name"] == "FAIRLEAD_STORAGE_URL"]
+        assert url["valueFrom"]["secretKeyRef"] == {"name": "fairlead-storage", "key": "url"}
+        assert "affinity" not in pod
+
+
+def test_crds_are_all_installed() -> None:
+    files = {path.name.removesuffix(".yaml") for path in (ROOT / "crds").glob("*.yaml")}
+    names = {document["metadata"]["name"] for document in of_kind("base", "CustomResourceDefinition")}
+    assert names == {f"{plural}.{group}" for group, plural in (name.split("_") for name in files)}
+
+
+def test_agent_pods_are_restricted_and_bounded() -> None:
+    settings = PodSettings(image="i", pull_policy="IfNotPresent", gateway_url="https://g", gateway_ca="pem")
+    owner = {
+        "apiVersion": "fairlead.dev/v1alpha1",
+        "kind": "Agent",
+        "metadata": {"name": "a", "namespace": "n", "uid": "u", "generation": 1},
+        "spec": {"pod": {"labels": {"x": "y"}}, "resources": {"limits": {"memory": "1Gi"}}},
+    }
+    for pod in (build_pool_pod(owner, 0, settings), build_run_pod(owner, 0, settings)):
+        assert_restricted(pod["spec"])
+        assert pod["spec"]["automountServiceAccountToken"] is False
+
+
+def assert_restricted(pod: dict[str, Any]) -> None:
+    """Check what https://kubernetes.io/docs/concepts/security/pod-security-standards/ asks of "restricted"."""
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] == 10001
+    assert pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
+    allowed = {
+        "configMap",
+        "csi",
+        "downwardAPI",
+        "emptyDir",
+        "ephemeral",
+        "persistentVolumeClaim",
+        "projected",
+        "secret",
+    }
+    assert all((volume.keys() - {"name"}) <= allowed for volume in pod["volumes"])
+    for container in [*pod["containers"], *pod.get("initContainers", ())]:
+        security = container["securityContext"]
+        assert security["allowPrivilegeEscalation"] is False
+        assert security["readOnlyRootFilesystem"] is True
+        assert security["capabilities"]["drop"] == ["ALL"]
+        assert "memory" in container["resources"]["limits"]
+        assert not any("hostPort" in port for port in container.get("ports", ()))
