@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final
@@ -38,7 +39,7 @@ def structural(schema: Json, definitions: Mapping[str, Json]) -> Json:
     if schema.get("type") == "object" and "properties" not in schema:
         found |= _map(schema, definitions)
     if "items" in schema:
-        found["items"] = structural(schema["items"], definitions)
+        found["items"] = _explained(structural(schema["items"], definitions))
     for bound in ("Minimum", "Maximum"):
         if f"exclusive{bound}" in schema:
             found |= {bound.lower(): schema[f"exclusive{bound}"], f"exclusive{bound}": True}
@@ -98,6 +99,20 @@ def _beyond(default: Json, schema: Json) -> Json:
         said = _beyond(value, child) if isinstance(value, dict) else value
         if said not in _OMITTED_DEFAULTS and said != child.get("default"):
             found[name] = said
+    return found
+
+
+def _explained(schema: Json) -> Json:
+    """Return the schema of a list's entry with its defaults in words.
+
+    `kubectl apply` replaces a list of a custom resource as a whole. If the server filled in fields of an entry, every
+    further apply of the same file would find a difference. Whoever reads the entry fills them in.
+    """
+    found = {key: value for key, value in schema.items() if key != "default"}
+    if schema.get("default", {}) != {}:
+        found["description"] = f"{schema['description']} Defaults to {json.dumps(schema['default'])}."
+    if "properties" in found:
+        found["properties"] = {name: _explained(child) for name, child in found["properties"].items()}
     return found
 
 

@@ -235,3 +235,10 @@ def test_crds_are_plain_yaml() -> None:
         assert yaml.safe_load(text)["kind"] == "CustomResourceDefinition"
         assert "&id" not in text
         assert "$ref" not in text
+
+
+@everything
+def test_entries_of_lists_have_no_defaults(resource: Resource) -> None:
+    """`kubectl apply` replaces a list as a whole: what a server fills in would be a difference at every apply."""
+    filled = [path for path, schema in walk(schema_of(resource.kind)) if "[]" in path and "default" in schema]
+    assert filled == []
