@@ -9,6 +9,7 @@ from fairlead.localcluster.apiserver.errors import Json, invalid
 from fairlead.localcluster.apiserver.resources import Registry, Resource, ScalePaths, version_priority
 from fairlead.localcluster.apiserver.store import TableKey
 from fairlead.localcluster.schema import check_crd
+from fairlead.localcluster.schema.crd_rules import NOT_EVALUATED
 from fairlead.localcluster.schema.errors import FieldError
 from fairlead.localcluster.schema.errors import invalid as invalid_field
 
@@ -97,8 +98,14 @@ def admit(cluster: Cluster, resource: Resource, crd: Json, before: Json | None) 
             problems.append(invalid_field(".".join(path), value, "field is immutable"))
     if (builtin := _builtin_group(cluster, crd)) and before is None:
         problems.append(invalid_field("spec.group", builtin, "is served by the API server itself"))
-    if problems:
-        raise invalid(resource, crd["metadata"].get("name", ""), problems)
+    refused = [problem for problem in problems if problem.reason != NOT_EVALUATED]
+    if refused:
+        raise invalid(resource, crd["metadata"].get("name", ""), refused)
+
+
+def warnings(crd: Json) -> list[str]:
+    """Return what this server cannot do of a CRD that it accepts."""
+    return [f"{found.path}: {found.message}" for found in check_crd(crd) if found.reason == NOT_EVALUATED]
 
 
 def _builtin_group(cluster: Cluster, crd: Json) -> str:

@@ -49,6 +49,11 @@ def admit(cluster: Cluster, resource: Resource, obj: Json, *, before: Json | Non
         hook(cluster, resource, obj, before, user)
 
 
+def warnings(resource: Resource, obj: Json) -> list[str]:
+    """Return what to tell a client whose object is accepted."""
+    return crds.warnings(obj) if resource.table == crds.TABLE else []
+
+
 def _prepare_namespace(_cluster: Cluster, obj: Json, before: Json | None) -> None:
     metadata = obj["metadata"]
     metadata["labels"] = {**(metadata.get("labels") or {}), "kubernetes.io/metadata.name": metadata["name"]}

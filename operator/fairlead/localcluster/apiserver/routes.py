@@ -22,6 +22,7 @@ from fairlead.localcluster.apiserver.writing import (
     update_resource,
 )
 from fairlead.localcluster.schema import openapi_document, openapi_index
+from fairlead.localcluster.schema.openapi import OPENAPI_V2, OPENAPI_V2_TYPE
 
 Handler = Callable[[Cluster, Call, Resource], Awaitable[Response]]
 
@@ -82,6 +83,8 @@ def _plain(cluster: Cluster, call: Call) -> Response:
         return Response(body=b"ok", content_type="text/plain; charset=utf-8")
     if call.method not in {"GET", "HEAD"}:
         raise method_not_allowed()
+    if path == "/openapi/v2":
+        return Response(body=OPENAPI_V2, content_type=OPENAPI_V2_TYPE)
     form = negotiate(call.headers.get("accept", ""), kinds=_DISCOVERY)
     document = _document(cluster, path, form)
     if document is None:

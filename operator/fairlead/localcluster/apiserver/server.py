@@ -33,6 +33,7 @@ DATA_FILE = "cluster.db"
 AUDIT_FILE = "audit.log"
 READY_FILE = "ready.json"
 _GRACE_SECONDS = 5
+_IDLE_SECONDS = 0.5
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -170,7 +171,18 @@ async def _run(
         cluster.closing.set()
         cluster.store.wake_all()
         server.should_exit = True
+        await asyncio.wait((serving,), timeout=_IDLE_SECONDS)
+        _drop_idle(server)
         await serving
+
+
+def _drop_idle(server: uvicorn.Server) -> None:
+    """Cut connections without a request: their clients need not answer TLS's good-bye for us to end."""
+    for connection in list(server.server_state.connections):
+        cycle = getattr(connection, "cycle", None)
+        transport = getattr(connection, "transport", None)
+        if transport is not None and (cycle is None or cycle.response_complete):
+            transport.abort()
 
 
 def _url(bind: str, sock: socket.socket) -> str:

@@ -78,6 +78,7 @@ def create(cluster: Cluster, resource: Resource, obj: Json, *, options: WriteOpt
     _check(cluster, resource, obj, before=None)
     _check_namespace(cluster, resource, obj)
     kinds.admit(cluster, resource, obj, before=None, user=options.user)
+    options.warnings.extend(kinds.warnings(resource, obj))
     namespace, name = obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
     if cluster.get(resource, namespace, name) is not None:
         raise already_exists(resource, name)
@@ -100,6 +101,7 @@ def update(cluster: Cluster, resource: Resource, old: Stored, obj: Json, *, opti
     kinds.admit(cluster, resource, obj, before=before, user=options.user)
     if obj == before:
         return old
+    options.warnings.extend(kinds.warnings(resource, obj))
     if removable(resource, obj):
         return _remove(cluster, resource, old, dry_run=options.dry_run)
     return _store(cluster, resource, obj, dry_run=options.dry_run)
