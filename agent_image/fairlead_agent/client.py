@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
+from itertools import count
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -12,6 +13,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from fairlead_agent.engine import Fenced
+from fairlead_agent.logs import write
 from fairlead_agent.protocol import (
     Append,
     Appended,
@@ -32,6 +34,8 @@ _AGAIN: Final = frozenset({408, 425, 429, 502, 503, 504})
 _FIRST_DELAY: Final = 0.2
 _LONGEST_DELAY: Final = 5.0
 _TIMEOUT: Final = 30.0
+_TOLD: Final = frozenset({1, 10, 100, 1000})
+"""After so many tries in vain a person is told."""
 _UNAUTHORIZED: Final = 401
 _CONFLICT: Final = 409
 _NO_CONTENT: Final = 204
@@ -126,17 +130,20 @@ class Gateway:
         body = message.model_dump_json(by_alias=True, exclude_none=True)
         headers = {"authorization": f"Bearer {token or self._session}", "content-type": "application/json"}
         delay = _FIRST_DELAY
-        while True:
+        for tries in count(1):
             try:
                 response = await (client or self._control).post(path, content=body, headers=headers, timeout=timeout)
-            except httpx.TransportError:
-                wait = delay
+            except httpx.TransportError as error:
+                wait, why = delay, f"{type(error).__name__}: {error}"
             else:
                 if response.status_code not in _AGAIN:
                     return checked(response)
-                wait = max(delay, retry_after(response))
+                wait, why = max(delay, retry_after(response)), f"the gateway answered {response.status_code}"
+            if tries in _TOLD:
+                write("no_answer", level="warning", path=path, tries=tries, why=why)
             await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - so that pods do not come back together
             delay = min(delay * 2, _LONGEST_DELAY)
+        raise AssertionError("there is always another try")
 
 
 def checked(response: httpx.Response) -> httpx.Response:

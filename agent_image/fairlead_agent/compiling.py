@@ -89,10 +89,17 @@ def compile_expression(source: str) -> Expression:
     )
 
 
+def library_failed(error: BaseException) -> bool:
+    """Return whether *error* comes from the CEL library: whatever it raises, and a panic, which is no `Exception`."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
 def _compile(source: str) -> cel.Program:
     try:
         return library().compile(source)  # type: ignore[no-any-return]
-    except Exception as error:  # noqa: BLE001 - the library raises what it likes
+    except BaseException as error:
+        if not library_failed(error):
+            raise
         raise ExpressionError(_syntax_error(source, str(error))) from None
 
 

@@ -24,6 +24,7 @@ from fairlead_agent.compiling import (
     ExpressionError,
     compile_expression,
     library,
+    library_failed,
     quoted,
 )
 from fairlead_agent.functions import FUNCTIONS, IMPLEMENTED, to_text
@@ -83,7 +84,9 @@ class Scope:
             self._load(expression)
             self._state.deadline = time.thread_time() + MAX_CPU_SECONDS
             return to_json(expression.program.execute(self._state.context))
-        except Exception as error:  # noqa: BLE001 - the library raises what it likes
+        except BaseException as error:
+            if not library_failed(error):
+                raise
             raise ExpressionError(self._failure(expression, error)) from None
 
     def _load(self, expression: Expression) -> None:
@@ -103,7 +106,7 @@ class Scope:
             state.outputs |= {name: outputs[name] for name in expression.outputs if name in outputs}
             state.context.add_variable("outputs", state.outputs)
 
-    def _failure(self, expression: Expression, error: Exception) -> str:
+    def _failure(self, expression: Expression, error: BaseException) -> str:
         types = [f"outputs.{name} is {kind(self._shared.get('outputs', {}).get(name))}" for name in expression.outputs]
         inputs = self._shared.get("inputs", {})
         types += [f"inputs.{name} is {kind(inputs.get(name))}" for name in expression.inputs]
@@ -134,7 +137,7 @@ class _State:
         return True
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """Make one sentence of what the library raised."""
     if isinstance(error, KeyError):
         return f"no such field: {error.args[0] if error.args else error}"
