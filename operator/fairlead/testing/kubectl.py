@@ -77,7 +77,7 @@ class Kubectl:
 
     def apply(self, *objects: Mapping[str, Any]) -> None:
         """Apply objects, as one file."""
-        self("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)}))
+        self("apply", "-f", "-", stdin="\n---\n".join(json.dumps(each) for each in objects))
 
 
 def condition(obj: Mapping[str, Any] | None, kind: str) -> dict[str, Any]:
