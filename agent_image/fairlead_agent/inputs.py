@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from fairlead_agent.expressions import kind
-from fairlead_agent.graph.problems import Problem, did_you_mean
+from fairlead_agent.problems import Problem, did_you_mean
 
 TYPES: Final = ("string", "number", "integer", "boolean", "array", "object")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -68,3 +70,8 @@ class GatewaySettings(ProcessSettings):
     allow_private_models: bool = False
     """Whether a Model's ``baseURL`` may be a private address (a model server in the cluster)."""
     tool_timeout_seconds: Annotated[float, Field(gt=0)] = 60
+
+
+def child_environment(changes: Mapping[str, str]) -> dict[str, str]:
+    """Return this process's environment with *changes*, for a process of the control plane that is started from it."""
+    return {**os.environ, **changes}

@@ -6,8 +6,8 @@ Does not belong here: whatever runs a node.
 from fairlead_agent.graph.checks import check
 from fairlead_agent.graph.model import Graph, Node, Retry
 from fairlead_agent.graph.parsing import parse_graph
-from fairlead_agent.graph.problems import GraphError, Problem
 from fairlead_agent.graph.schedule import MAX_OUTPUT, STOPPED, TIMEOUT, Outcome, Schedule, Work, output_size, step
+from fairlead_agent.problems import GraphError, Problem
 
 __all__ = [
     "MAX_OUTPUT",

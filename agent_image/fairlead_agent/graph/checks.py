@@ -12,8 +12,8 @@ from typing import Any, Final
 from fairlead_agent.compiling import KEYWORDS, Expression, ExpressionError, compile_expression
 from fairlead_agent.expressions import expressions_in, kind
 from fairlead_agent.graph.model import ACTIONS, MAX_NODES
-from fairlead_agent.graph.problems import Problem, did_you_mean
 from fairlead_agent.inputs import check_declared, declared_inputs
+from fairlead_agent.problems import Problem, did_you_mean
 from fairlead_agent.schemas import check_schema
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")

@@ -8,7 +8,7 @@ from typing import Any
 from fairlead_agent.compiling import Expression, compile_expression
 from fairlead_agent.graph.checks import check
 from fairlead_agent.graph.model import ACTIONS, DEFAULT_PARALLEL, Graph, Node, Retry
-from fairlead_agent.graph.problems import GraphError
+from fairlead_agent.problems import GraphError
 
 
 def parse_graph(spec: Any) -> Graph:

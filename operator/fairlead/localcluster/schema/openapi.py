@@ -13,6 +13,13 @@ from fairlead.localcluster.schema.builtin import builtin_schema, compiled_model
 from fairlead.localcluster.schema.publishing import LIST_META, add_builtin, add_custom, custom_name, reference
 from fairlead.localcluster.schema.tree import Json
 
+OPENAPI_V2: Final = b"\n\x032.0\x12\x15\n\nKubernetes\x12\x07v1.33.0"
+"""An OpenAPI v2 document (protobuf) without definitions.
+
+kubectl asks for it when no version of a kind is served, and finds that there is nothing to validate by.
+"""
+OPENAPI_V2_TYPE: Final = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+
 _JSON: Final = "application/json"
 _PATCHES: Final = (
     "application/apply-patch+yaml",

@@ -51,6 +51,8 @@ def compute(payload: dict[str, Any]) -> Any:
         _check(connection, query)
         connection.execute(query)
         return _rows(connection)
+    except duckdb.OutOfMemoryException as error:
+        raise Problem("the query needs too much memory: ask for less", reason="LimitExceeded") from error
     except duckdb.Error as error:
         raise Problem(f"SQL: {str(error)[:1500]}") from error
 
