@@ -1,0 +1,234 @@
+"""Reads runs from the gateway: that of this machine, one that is named, or a cluster's through a port-forward."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import shutil
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+import httpx
+import orjson
+
+from fairlead.cli.exits import NotFound
+from fairlead.cli.session import Session, find_kubeconfig
+from fairlead.core import names
+from fairlead.errors import FairleadError, Refused, Unavailable
+from fairlead.kube import Ref
+from fairlead.localcluster.supervisor.home import Home
+
+SERVICE: Final = "fairlead-gateway"
+_SERVICE_PORT: Final = 8443
+_SERVICE_HOST: Final = f"{SERVICE}.{names.SYSTEM_NAMESPACE}.svc"
+_READER_ACCOUNT: Final = "fairlead-operator"
+_FORWARDED: Final = re.compile(rb"Forwarding from 127\.0\.0\.1:(\d+)")
+_FORWARD_SECONDS: Final = 15
+_OK_LIMIT: Final = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a gateway answers. *host* is the name in its certificate, where that is not the URL's."""
+
+    url: str
+    ca: str
+    host: str = ""
+
+
+class GatewayReader:
+    """The reading API."""
+
+    def __init__(self, client: httpx.AsyncClient, *, host: str) -> None:
+        self._client = client
+        self._extensions = {"sni_hostname": host} if host else {}
+
+    async def run(self, namespace: str, run: str) -> dict[str, Any]:
+        """Return a run's record with its nodes."""
+        return await self._get(_path(namespace, run))
+
+    async def find(self, namespace: str, run: str) -> dict[str, Any] | None:
+        """Return a run's record, or None: the operator has not accepted it yet, or there is none."""
+        try:
+            return await self.run(namespace, run)
+        except NotFound:
+            return None
+
+    async def output(self, namespace: str, run: str) -> dict[str, Any]:
+        """Return how a run ended and what it put out."""
+        return await self._get(_path(namespace, run, "output"))
+
+    async def trace(self, namespace: str, run: str) -> list[dict[str, Any]]:
+        """Return a run's spans."""
+        return list((await self._get(_path(namespace, run, "trace")))["items"])
+
+    async def runs(self, namespace: str, *, limit: int = 100) -> list[dict[str, Any]]:
+        """Return the latest runs of a namespace, those whose objects are gone among them."""
+        path = f"/v1/namespaces/{quote(namespace)}/runs"
+        return list((await self._get(path, {"limit": str(limit)}))["items"])
+
+    async def costs(self, *, namespace: str, workflow: str, since: str) -> dict[str, Any]:
+        """Return what runs cost."""
+        query = {"namespace": namespace, "workflow": workflow, "since": since}
+        return await self._get("/v1/costs", {key: value for key, value in query.items() if value})
+
+    async def logs(self, namespace: str, run: str, *, follow: bool) -> AsyncIterator[dict[str, Any]]:
+        """Yield a run's log lines; *follow*: until the run has ended."""
+        path, after = _path(namespace, run, "logs"), 0
+        if follow:
+            async for line in self._stream(path):
+                yield line
+            return
+        while page := (await self._get(path, {"after": str(after)}))["items"]:
+            for line in page:
+                yield line
+            after = page[-1]["id"]
+
+    async def _stream(self, path: str) -> AsyncIterator[dict[str, Any]]:
+        timeout = httpx.Timeout(10, read=None)
+        try:
+            async with self._client.stream(
+                "GET", path, params={"follow": "true"}, timeout=timeout, extensions=self._extensions
+            ) as answer:
+                if answer.status_code >= _OK_LIMIT:
+                    await answer.aread()
+                    raise to_error(answer)
+                async for line in answer.aiter_lines():
+                    yield orjson.loads(line)
+        except httpx.HTTPError as error:
+            raise Unavailable(f"the gateway stopped answering: {_words(error)}") from error
+
+    async def _get(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
+        try:
+            answer = await self._client.get(path, params=query, extensions=self._extensions)
+        except httpx.HTTPError as error:
+            raise Unavailable(f"the gateway at {self._client.base_url} does not answer: {_words(error)}") from error
+        if answer.status_code >= _OK_LIMIT:
+            raise to_error(answer)
+        parsed: dict[str, Any] = orjson.loads(answer.content)
+        return parsed
+
+
+def _words(error: httpx.HTTPError) -> str:
+    return str(error) or type(error).__name__
+
+
+def _path(namespace: str, run: str, part: str = "") -> str:
+    return f"/v1/namespaces/{quote(namespace)}/runs/{quote(run)}" + (f"/{part}" if part else "")
+
+
+def to_error(answer: httpx.Response) -> FairleadError:
+    """Return the error that a refusal means."""
+    try:
+        problem = orjson.loads(answer.content)
+        reason, message = str(problem["reason"]), str(problem["message"])
+    except (ValueError, KeyError, TypeError):
+        reason, message = "", f"HTTP {answer.status_code}"
+    match answer.status_code:
+        case 404:
+            return NotFound(message)
+        case 401:
+            return Refused(message, reason="Unauthorized")
+        case 403:
+            return Refused(message, reason="Forbidden")
+        case status if status >= httpx.codes.INTERNAL_SERVER_ERROR:
+            return Unavailable(f"the gateway: {message}")
+        case _:
+            return Refused(message, reason=reason or None)
+
+
+@contextlib.asynccontextmanager
+async def open_gateway(session: Session) -> AsyncIterator[GatewayReader]:
+    """Connect to the gateway of the session's cluster."""
+    authorization = await _authorization(session)
+    async with _place(session) as place:
+        verify = ssl.create_default_context(cadata=place.ca) if place.ca else ssl.create_default_context()
+        headers = {"Authorization": authorization, "User-Agent": "fairlead-cli"}
+        async with httpx.AsyncClient(
+            base_url=place.url, verify=verify, headers=headers, trust_env=False, timeout=30
+        ) as client:
+            yield GatewayReader(client, host=place.host)
+
+
+@contextlib.asynccontextmanager
+async def _place(session: Session) -> AsyncIterator[Place]:
+    if session.target.gateway:
+        url = session.target.gateway
+        host = "" if urlsplit(url).hostname not in ("127.0.0.1", "localhost") else _SERVICE_HOST
+        yield Place(url, await _published_ca(session), "" if session.local else host)
+    elif session.local is not None:
+        yield _local_place(session.local)
+    else:
+        async with _forward(session) as port:
+            yield Place(f"https://127.0.0.1:{port}", await _published_ca(session), _SERVICE_HOST)
+
+
+def _local_place(home: Home) -> Place:
+    try:
+        document = orjson.loads(home.gateway_file.read_bytes())
+        return Place(document["url"], Path(document["ca"]).read_text())
+    except OSError as error:
+        raise Unavailable(
+            f"the gateway has never been ready in {home.root}; see {home.logs / 'gateway.log'}"
+        ) from error
+
+
+async def _published_ca(session: Session) -> str:
+    """Return the certificate that the gateway publishes; nothing for one with a public certificate."""
+    published = await session.kube.get(Ref("v1", "ConfigMap", names.GATEWAY_CA_CONFIGMAP, names.SYSTEM_NAMESPACE))
+    return str(((published or {}).get("data") or {}).get(names.CA_KEY, ""))
+
+
+async def _authorization(session: Session) -> str:
+    """Return the user's own bearer token; who has a certificate instead gets a token that only the gateway takes."""
+    own = (await session.kube.credentials()).authorization
+    if own.lower().startswith("bearer "):
+        return own
+    request = {
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenRequest",
+        "metadata": {"namespace": names.SYSTEM_NAMESPACE},
+        "spec": {"audiences": [names.AUDIENCE], "expirationSeconds": 3600},
+    }
+    answer = await session.kube.create(request, subresource="token", name=_READER_ACCOUNT)
+    return f"Bearer {answer['status']['token']}"
+
+
+@contextlib.asynccontextmanager
+async def _forward(session: Session) -> AsyncIterator[int]:
+    """Forward a free local port to the gateway's Service, as long as it is used."""
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        raise Refused(
+            "reading runs of a cluster needs kubectl for a port-forward; or give the gateway with --gateway URL"
+        )
+    target = session.target
+    command = [kubectl, "--kubeconfig", str(find_kubeconfig(target, Home(target.home)))]
+    command += ["--context", target.context] if target.context else []
+    command += ["-n", names.SYSTEM_NAMESPACE, "port-forward", f"service/{SERVICE}", f":{_SERVICE_PORT}"]
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        yield await _forwarded_port(process)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        await process.communicate()
+
+
+async def _forwarded_port(process: asyncio.subprocess.Process) -> int:
+    assert process.stdout is not None  # noqa: S101 - asked for
+    assert process.stderr is not None  # noqa: S101
+    with contextlib.suppress(TimeoutError):
+        line = await asyncio.wait_for(process.stdout.readline(), _FORWARD_SECONDS)
+        if found := _FORWARDED.search(line):
+            return int(found.group(1))
+        said = (await asyncio.wait_for(process.stderr.read(), _FORWARD_SECONDS)).decode(errors="replace").strip()
+        raise Unavailable(f"no port-forward to the gateway: {said}")
+    raise Unavailable(f"no port-forward to the gateway within {_FORWARD_SECONDS} s")
