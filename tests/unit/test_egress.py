@@ -72,7 +72,8 @@ def test_check_address_inside_is_allowed_by_policy(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["169.254.169.254", "100.100.100.200", "fd00:ec2::254", "168.63.129.16", "224.0.0.1", "0.0.0.0"]  # noqa: S104 - destinations
+    "address",
+    ["169.254.169.254", "100.100.100.200", "fd00:ec2::254", "168.63.129.16", "224.0.0.1", "0.0.0.0"],  # noqa: S104 - destinations
 )
 def test_check_address_of_a_cloud_is_refused_by_every_policy(address: str) -> None:
     with pytest.raises(Refused):

@@ -1,0 +1,356 @@
+"""Calls over a real storage, with a world outside that the test controls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fairlead.clock import SystemClock
+from fairlead.errors import InvalidObject, Refused, RetryableError, Unavailable
+from fairlead.services.calls import Calls, NonDeterministic
+from fairlead.services.outcomes import Outcome, build_answer
+from fairlead.services.tasks import TaskContext, Tasks
+from fairlead.storage import Storage
+from fairlead.storage.base import CallState, Fence, Fenced, QueuedTask
+from fairlead.testing.clock import FakeClock
+from fairlead.testing.storage import NOW, make_revision, make_run, make_session, make_task, sqlite_storage
+from fairlead_agent.protocol import Call, CallReply, LlmRequest, Message, ToolRequest, Usage, call_key
+
+SPEC = {
+    "model": "default",
+    "nodes": [{"name": "ask", "llm": {"prompt": "?"}}, {"name": "use", "tool": {"name": "sql", "arguments": {}}}],
+}
+
+
+@dataclass
+class Outside:
+    """Models and tools: they answer when `go` is set."""
+
+    asked: int = 0
+    answer: Outcome | Exception = field(
+        default_factory=lambda: Outcome(CallReply(result="42", usage=Usage(input_tokens=3)), cost=5, priced=True)
+    )
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+    started: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def ask(self, context: TaskContext, request: LlmRequest, *, timeout_seconds: float) -> Outcome:
+        del context, request, timeout_seconds
+        self.asked += 1
+        self.started.set()
+        await self.go.wait()
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    async def use(self, context: TaskContext, request: ToolRequest, *, timeout_seconds: float) -> Outcome:
+        return await self.ask(context, LlmRequest(model=request.name, messages=()), timeout_seconds=timeout_seconds)
+
+
+@pytest.fixture
+async def storage(tmp_path: Path) -> AsyncIterator[Storage]:
+    async with sqlite_storage(tmp_path) as opened:
+        revision = make_revision(**SPEC)
+        await opened.submit(make_run(revision=revision.digest), revision=revision, task=make_task())
+        yield opened
+
+
+async def claim(storage: Storage, pod: str = "pod-1") -> Fence:
+    session = make_session(pod)
+    await storage.register(session, at=NOW)
+    (claimed,) = await storage.claim(session, limit=1, at=NOW)
+    return Fence(claimed.task.id, session.id, claimed.task.attempt)
+
+
+def calls(storage: Storage, outside: Outside, *, gateway: str = "gateway-1", clock: Any = None) -> Calls:
+    return Calls(storage, clock or SystemClock(), gateway=gateway, tasks=Tasks(storage), models=outside, tools=outside)
+
+
+def ask(fence: Fence, **changes: Any) -> Call:
+    request = LlmRequest(model="default", messages=(Message(role="user", content="?"),))
+    values = {
+        "attempt": fence.attempt,
+        "key": call_key("ask", None, 1, 1, 1),
+        "digest": "d",
+        "action": "llm",
+        "node": "ask",
+        "llm": request,
+    }
+    return Call(**values | changes)
+
+
+def open_world(**changes: Any) -> Outside:
+    world = Outside(**changes)
+    world.go.set()
+    return world
+
+
+async def test_call_commits_the_intent_before_it_is_sent(storage: Storage) -> None:
+    outside = Outside()
+    fence = await claim(storage)
+    calling = asyncio.create_task(calls(storage, outside).call(fence, ask(fence)))
+    await outside.started.wait()
+
+    record = await storage.get_call(fence.task_id, "ask/-/1/1/1")
+
+    assert record is not None
+    assert (record.state, record.intent.gateway, record.intent.target) == (CallState.INTENT, "gateway-1", "default")
+    outside.go.set()
+    assert (await calling).result == "42"
+    record = await storage.get_call(fence.task_id, "ask/-/1/1/1")
+    assert record is not None
+    assert record.state is CallState.DONE
+    run = await storage.get_run("run-1")
+    assert run is not None
+    assert (run.input_tokens, run.cost) == (3, 5)
+
+
+async def test_call_again_is_answered_from_the_record(storage: Storage) -> None:
+    outside = open_world()
+    fence = await claim(storage)
+    made = calls(storage, outside)
+    first, second = await made.call(fence, ask(fence)), await made.call(fence, ask(fence))
+    assert (first.replayed, second.replayed, second.result, outside.asked) == (False, True, "42", 1)
+
+
+async def test_call_of_the_next_attempt_joins_the_one_in_flight(storage: Storage) -> None:
+    outside = Outside()
+    made = calls(storage, outside)
+    old = await claim(storage)
+    lost = asyncio.create_task(made.call(old, ask(old)))
+    await outside.started.wait()
+    await storage.requeue_pod("pod-1-uid", at=NOW)
+    new = await claim(storage, "pod-2")
+    joined = asyncio.create_task(made.call(new, ask(new)))
+    outside.go.set()
+
+    assert (await joined).result == "42"
+    assert new.attempt == old.attempt + 1
+    assert outside.asked == 1
+    await lost
+
+
+async def test_call_of_an_attempt_that_is_over_is_fenced(storage: Storage) -> None:
+    outside = open_world()
+    made = calls(storage, outside)
+    old = await claim(storage)
+    await storage.requeue_pod("pod-1-uid", at=NOW)
+    await claim(storage, "pod-2")
+    with pytest.raises(Fenced):
+        await made.call(old, ask(old))
+    assert outside.asked == 0
+
+
+async def test_call_that_is_hung_up_on_goes_on_and_is_kept(storage: Storage) -> None:
+    outside = Outside()
+    made = calls(storage, outside)
+    fence = await claim(storage)
+    calling = asyncio.create_task(made.call(fence, ask(fence)))
+    await outside.started.wait()
+    calling.cancel()
+    await asyncio.gather(calling, return_exceptions=True)
+
+    outside.go.set()
+
+    assert (await made.call(fence, ask(fence))).result == "42"
+    assert outside.asked == 1
+
+
+async def test_call_many_at_once_is_sent_once(storage: Storage) -> None:
+    outside = Outside()
+    made = calls(storage, outside)
+    fence = await claim(storage)
+    asking = [asyncio.create_task(made.call(fence, ask(fence))) for _ in range(8)]
+    await outside.started.wait()
+    outside.go.set()
+    assert {reply.result for reply in await asyncio.gather(*asking)} == {"42"}
+    assert outside.asked == 1
+
+
+async def test_call_with_another_digest_is_refused(storage: Storage) -> None:
+    outside = open_world()
+    fence = await claim(storage)
+    made = calls(storage, outside)
+    await made.call(fence, ask(fence))
+    with pytest.raises(NonDeterministic):
+        await made.call(fence, ask(fence, digest="other"))
+
+
+async def test_call_that_failed_is_answered_with_its_failure(storage: Storage) -> None:
+    outside = open_world(answer=RetryableError("slow down", reason="RateLimited", retry_after=9))
+    fence = await claim(storage)
+    made = calls(storage, outside)
+    reply = await made.call(fence, ask(fence))
+    assert reply.error is not None
+    assert (reply.error.reason, reply.error.retryable, reply.error.retry_after_seconds) == ("RateLimited", True, 9)
+    again = await made.call(fence, ask(fence))
+    assert again.error == reply.error
+    assert outside.asked == 1
+
+
+async def test_call_that_breaks_is_a_failure_without_its_text(storage: Storage) -> None:
+    outside = open_world(answer=ValueError("sk-canary-001122"))
+    fence = await claim(storage)
+    reply = await calls(storage, outside).call(fence, ask(fence))
+    assert reply.error is not None
+    assert (reply.error.reason, reply.error.retryable) == ("InternalError", False)
+    assert "canary" not in reply.error.message
+
+
+async def test_call_that_takes_too_long_times_out(storage: Storage) -> None:
+    fence = await claim(storage)
+    reply = await calls(storage, Outside()).call(fence, ask(fence, timeout_seconds=0.05))
+    assert reply.error is not None
+    assert reply.error.reason == "Timeout"
+
+
+async def test_call_lost_with_its_gateway_is_repeated_and_marked(storage: Storage) -> None:
+    clock = FakeClock()
+    fence = await claim(storage)
+    lost = Outside()
+    dead = calls(storage, lost, gateway="gateway-dead")
+    dying = asyncio.create_task(dead.call(fence, ask(fence)))
+    await lost.started.wait()
+    await storage.beat_gateway("gateway-dead", at=clock.now())
+    dying.cancel()
+    outside = open_world()
+
+    reply = await calls(storage, outside, gateway="gateway-2", clock=clock).call(fence, ask(fence))
+
+    assert reply.result == "42"
+    assert 6 <= sum(clock.slept) <= 7
+    record = await storage.get_call(fence.task_id, "ask/-/1/1/1")
+    assert record is not None
+    assert (record.repeats, record.intent.gateway) == (1, "gateway-2")
+    (span,) = await storage.spans_of_run("run-1")
+    assert span.attributes["fairlead.repeats"] == 1
+    await dead.drain(0)
+
+
+async def test_call_of_a_living_gateway_is_waited_for(storage: Storage) -> None:
+    class Beating(FakeClock):
+        async def sleep(self, seconds: float) -> None:
+            await storage.beat_gateway("gateway-1", at=self.now())
+            await super().sleep(seconds)
+            if len(self.slept) == 100:
+                answer = build_answer(Outcome(CallReply(result="theirs")), at=self.now())
+                await storage.finish_call(fence.task_id, "ask/-/1/1/1", answer, span=None)
+
+    fence = await claim(storage)
+    theirs = Outside()
+    first = calls(storage, theirs, gateway="gateway-1")
+    calling = asyncio.create_task(first.call(fence, ask(fence)))
+    await theirs.started.wait()
+    await storage.beat_gateway("gateway-1", at=NOW)
+    outside = open_world()
+
+    reply = await calls(storage, outside, gateway="gateway-2", clock=Beating()).call(fence, ask(fence))
+
+    assert (reply.result, reply.replayed, outside.asked) == ("theirs", True, 0)
+    await first.drain(0)
+    await asyncio.gather(calling, return_exceptions=True)
+
+
+async def test_drain_lets_calls_finish(storage: Storage) -> None:
+    outside = Outside()
+    made = calls(storage, outside)
+    fence = await claim(storage)
+    calling = asyncio.create_task(made.call(fence, ask(fence)))
+    await outside.started.wait()
+    draining = asyncio.create_task(made.drain(10))
+    outside.go.set()
+    await draining
+    assert (await calling).result == "42"
+
+
+async def test_drain_leaves_what_does_not_finish_as_an_intent(storage: Storage) -> None:
+    outside = Outside()
+    made = calls(storage, outside)
+    fence = await claim(storage)
+    calling = asyncio.create_task(made.call(fence, ask(fence)))
+    await outside.started.wait()
+    await made.drain(0.01)
+    with pytest.raises(Unavailable, match="ending"):
+        await calling
+    record = await storage.get_call(fence.task_id, "ask/-/1/1/1")
+    assert record is not None
+    assert record.state is CallState.INTENT
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        pytest.param({"node": "other", "key": "other/-/1/1/1"}, Refused, id="unknown-node"),
+        pytest.param({"llm": LlmRequest(model="dear", messages=())}, Refused, id="other-model"),
+        pytest.param({"action": "tool"}, InvalidObject, id="request-of-another-action"),
+        pytest.param({"key": "ask/=1/1/1/1"}, InvalidObject, id="key-of-another-item"),
+        pytest.param({"key": "use/-/1/1/1"}, InvalidObject, id="key-of-another-node"),
+        pytest.param({"key": "ask/-/1/1/x"}, InvalidObject, id="key-without-number"),
+        pytest.param(
+            {
+                "node": "use",
+                "key": "use/-/1/1/1",
+                "action": "tool",
+                "llm": None,
+                "tool": ToolRequest(name="http_request"),
+            },
+            Refused,
+            id="other-tool",
+        ),
+    ],
+)
+async def test_call_that_the_workflow_does_not_make_is_refused(
+    storage: Storage, changes: dict[str, Any], kind: type[Exception]
+) -> None:
+    outside = open_world()
+    fence = await claim(storage)
+    with pytest.raises(kind):
+        await calls(storage, outside).call(fence, ask(fence, **changes))
+    assert outside.asked == 0
+
+
+async def test_call_secrets_in_the_request_are_not_kept(storage: Storage) -> None:
+    fence = await claim(storage)
+    arguments = {"headers": {"Authorization": "Bearer abcdefgh-canary", "X-Api-Key": "canary"}, "n": 1}
+    request = ToolRequest(name="sql", arguments=arguments)
+    changes: dict[str, Any] = {"node": "use", "key": "use/-/1/1/1", "action": "tool", "llm": None, "tool": request}
+    await calls(storage, open_world()).call(fence, ask(fence, **changes))
+    (record,) = await storage.calls_of_run("run-1")
+    assert "canary" not in str(record.intent.request)
+    assert record.intent.request["arguments"]["n"] == 1
+
+
+async def test_call_answer_is_kept_until_storage_takes_it(storage: Storage) -> None:
+    class Flaky:
+        left = 3
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(storage, name)
+
+        async def finish_call(self, *arguments: Any, **more: Any) -> None:
+            self.left -= 1
+            if self.left >= 0:
+                raise Unavailable("the disk is full")
+            await storage.finish_call(*arguments, **more)
+
+    fence = await claim(storage)
+    outside = open_world()
+    flaky: Any = Flaky()
+    reply = await calls(flaky, outside, clock=FakeClock()).call(fence, ask(fence))
+    assert (reply.result, outside.asked, flaky.left) == ("42", 1, -1)
+
+
+async def test_call_of_another_run_has_its_own_answer(storage: Storage) -> None:
+    revision = make_revision(**SPEC)
+    task = QueuedTask("other-task", "run-2", make_task().pool)
+    await storage.submit(replace(make_run("run-2"), revision=revision.digest), revision=revision, task=task)
+    outside = open_world()
+    made = calls(storage, outside)
+    first, second = await claim(storage, "pod-1"), await claim(storage, "pod-2")
+    await made.call(first, ask(first))
+    assert not (await made.call(second, ask(second))).replayed
+    assert outside.asked == 2
