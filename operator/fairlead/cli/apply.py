@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -33,7 +34,12 @@ def apply(target: Target, *, paths: tuple[str, ...], recursive: bool, dry_run: b
 
 
 async def apply_objects(
-    session: Session, objects: list[dict[str, Any]], *, dry_run: bool = False, force: bool = False
+    session: Session,
+    objects: list[dict[str, Any]],
+    *,
+    dry_run: bool = False,
+    force: bool = False,
+    say: Callable[[str], None] = click.echo,
 ) -> int:
     """Apply *objects* in an order in which each finds what it refers to; go on after one that is refused."""
     from fairlead.cli import exits
@@ -42,7 +48,7 @@ async def apply_objects(
     code = exits.OK
     for obj in sorted(objects, key=_order):
         try:
-            click.echo(await _apply_one(session, obj, dry_run=dry_run, force=force))
+            say(await _apply_one(session, obj, dry_run=dry_run, force=force))
         except FairleadError as error:
             code = exits.explain(error)
     return code
