@@ -124,6 +124,7 @@ class _Reader:
                 self._document = Document(None, self._file)
                 self._anchors: dict[str, tuple[Any, int]] = {}
                 self._count = 0
+                self._flow = 0
                 first = next(self._events)
                 value = self._value(first, ())
                 self._check_size(first.start_mark, next(self._events).end_mark)
@@ -157,7 +158,9 @@ class _Reader:
         if isinstance(event, yaml.ScalarEvent):
             value = self._scalar(event, path)
         else:
+            self._flow += bool(event.flow_style)
             value = self._list(path) if isinstance(event, yaml.SequenceStartEvent) else self._map(path)
+            self._flow -= bool(event.flow_style)
         if event.anchor:
             self._anchors[event.anchor] = (value, self._count - before)
         return value
@@ -203,11 +206,18 @@ class _Reader:
             fix = "put a text that begins with { or [ in quotes"
             self._fail(event.start_mark, "a key must be a text", fix, path)
         self._add(1, event)
+        self._check_flow(event, path)
         plain = event.implicit[0]
         if plain and event.value in (_TRUE | _FALSE | _NULL):
             message = f"the key {event.value or '(nothing)'} is no text in YAML, it means {_word(event.value)}"
             self._fail(event.start_mark, message, f'write it in quotes: "{event.value}"', path)
         return str(event.value)
+
+    def _check_flow(self, event: Any, path: Path) -> None:
+        """Refuse what kubectl's YAML library cannot read, though ours can."""
+        if self._flow and event.implicit[0] and "?" in event.value:
+            message = "kubectl cannot read a plain text with ? between { } or [ ]"
+            self._fail(event.start_mark, message, f'put it in quotes: "{event.value}"', path)
 
     def _merge(self, event: Any, path: Path) -> dict[str, Any]:
         value = self._value(event, (*path, "<<"))
@@ -220,6 +230,7 @@ class _Reader:
         text = event.value
         if not event.implicit[0]:
             return text
+        self._check_flow(event, path)
         if _NOT_FINITE.fullmatch(text):
             self._fail(event.start_mark, f"{text} is a number that JSON does not have", "put it in quotes", path)
         value = _resolve(text)

@@ -218,7 +218,7 @@ def _found(reference: _Reference, given: Mapping[tuple[str, str], _Checked]) -> 
 def _missing(reference: _Reference, given: Mapping[tuple[str, str], _Checked]) -> Problem:
     kind = reference.kind
     hint = did_you_mean(reference.name, [name for other, name in given if other == kind])
-    fix = hint or f"apply a {kind} of that name as well, or ignore this if the namespace has one"
+    fix = hint or "apply it as well, or ignore this if the namespace has it"
     message = f'the {kind} "{reference.name}" is not among the files'
     reason = f"{kind}NotFound"
     return Problem(to_text(reference.path), message, fix, reason=reason, severity="warning")

@@ -95,6 +95,7 @@ def test_load_documents_follows_anchors_and_merges() -> None:
         pytest.param("? [a]\n: 1\n", "a key must be a text", "quotes", 1, id="list-as-key"),
         pytest.param("a: x\n<<: 3\n", "<< merges mappings", "mapping", 2, id="merge-of-a-number"),
         pytest.param(f"a: {'x' * MAX_BYTES}\n", "at most 256 can be applied", "ConfigMap", 1, id="too-large"),
+        pytest.param("a: {b: (?i)c}\n", "kubectl cannot read", 'quotes: "(?i)c"', 1, id="question-mark-in-braces"),
         pytest.param("a: \x07\n", "not YAML", "", None, id="control-character"),
     ],
 )
