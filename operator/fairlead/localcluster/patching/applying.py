@@ -23,6 +23,7 @@ from fairlead.localcluster.patching.fieldset import (
     show,
 )
 from fairlead.localcluster.patching.managers import Manager, Managers, Owned
+from fairlead.localcluster.patching.migrating import KUBECTL, client_side_fields, with_last_applied
 from fairlead.localcluster.schema.tree import Schema
 
 Json = dict[str, Any]
@@ -63,11 +64,13 @@ def server_side_apply(  # noqa: PLR0913  (what the request says, one by one)
     if gone:
         merged = _without(schema, merged, gone & prefixes(paths_of(schema, merged)), ())
     change = compare(schema, before, merged)
-    known = _settled(known, me, change, force=force)
+    inherits = manager == KUBECTL and live is not None
+    spared = client_side_fields(before, schema) if inherits and not force else NOTHING
+    known = _settled(known, me, change, force=force, spared=spared)
     moved = live is None or _changed(change) or last is None or last.paths != own - owners.stripped()
     if me in known:
         known[me] = Owned(own, version, now if moved else (last.time if last else now))
-    return owners.written(merged, known)
+    return owners.written(with_last_applied(merged, applied) if inherits else merged, known)
 
 
 def track_update(  # noqa: PLR0913  (what the request says, one by one)
@@ -144,17 +147,18 @@ def _changed(change: Comparison) -> bool:
     return bool(change.added or change.modified or change.removed)
 
 
-def _settled(known: Managers, me: Manager, change: Comparison, *, force: bool) -> Managers:
-    """Take from the others what changed, or refuse."""
+def _settled(known: Managers, me: Manager, change: Comparison, *, force: bool, spared: FieldSet) -> Managers:
+    """Take from the others what changed, or refuse; *spared* are fields that change hands without a conflict."""
     taken = change.added | change.modified
-    contested = {identity: sorted(owned.paths & taken) for identity, owned in known.items() if identity != me}
-    causes = [
-        ConflictCause(show(path), f"conflict with {identity}")
-        for identity, paths in contested.items()
-        for path in paths
-    ]
-    if causes and not force:
-        raise ApplyConflict(causes)
+    contested = {identity: owned.paths & taken for identity, owned in known.items() if identity != me}
+    if not force and frozenset().union(*contested.values()) - spared:
+        raise ApplyConflict(
+            [
+                ConflictCause(show(path), f"conflict with {identity}")
+                for identity, paths in contested.items()
+                for path in sorted(paths - spared)
+            ]
+        )
     lost = taken | change.removed
     return owners.without(known, lambda identity: set() if identity == me else lost)
 

@@ -160,7 +160,7 @@ class Checker:
             return operator(args)
         spent = _sum(target.cost if target else 0, *(arg.cost for arg in args))
         operands = [target, *args] if target is not None else args
-        known = _FUNCTIONS.get(node.function)
+        known = FUNCTIONS.get(node.function)
         if known is None or not operands:
             self.unknown.add(node.function)
             return Value(_sum(spent, 1), DYN)
@@ -407,7 +407,7 @@ _ON_TEXT: Final = frozenset(
     {"startsWith", "endsWith", "matches", "find", "findAll", "lowerAscii", "upperAscii", "trim", "substring", "split"}
     | {"replace", "charAt", "format"}
 )
-_FUNCTIONS: Final[dict[str, Callable[[list[Value]], Value]]] = {
+FUNCTIONS: Final[dict[str, Callable[[list[Value]], Value]]] = {
     "size": _plain(INT),
     **{name: _plain(INT) for name in ("int", "getFullYear", "getMonth", "getDate", "getDayOfMonth", "getDayOfWeek")},
     **{name: _plain(INT) for name in ("getDayOfYear", "getHours", "getMinutes", "getSeconds", "getMilliseconds")},

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 _TOKEN = re.compile(
@@ -108,6 +110,24 @@ def parse(source: str) -> Node:
     node = parser.ternary()
     parser.expect("")
     return node
+
+
+def renamed(source: str, old: str, new: str) -> str:
+    """Return *source* with calls of one function renamed."""
+    tokens = _tokens(source)
+    parts, end = [], 0
+    for (_, text, start), (_, following, _) in pairwise(tokens):
+        called = text == old and following == "("
+        parts += [source[end:start], new if called else text]
+        end = start + len(text)
+    return "".join(parts) + source[end:]
+
+
+def walk(node: Node) -> Iterator[Node]:
+    """Yield *node* and everything in it."""
+    yield node
+    for part in _parts(node):
+        yield from walk(part)
 
 
 def fields_of(node: Node, names: tuple[str, ...]) -> frozenset[str] | None:

@@ -15,6 +15,9 @@ from cel.stdlib import add_stdlib_to_context
 
 from fairlead.localcluster.schema.errors import text
 
+SIZE: Final = "size_in_characters"
+"""Our name for ``size``: the library counts the bytes of a text, CEL its characters."""
+
 
 def _index_of(value: Any, wanted: Any, start: int = 0) -> int:
     if isinstance(value, str):
@@ -104,6 +107,8 @@ def _part(name: str) -> Callable[[Any], Any]:
 
 OWN_FUNCTIONS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
     {
+        SIZE: len,
+        "string": _string,
         "indexOf": _index_of,
         "lastIndexOf": _last_index_of,
         "isSorted": _is_sorted,

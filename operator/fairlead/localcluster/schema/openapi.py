@@ -18,7 +18,7 @@ OPENAPI_V2: Final = b"\n\x032.0\x12\x15\n\nKubernetes\x12\x07v1.33.0"
 
 kubectl asks for it when no version of a kind is served, and finds that there is nothing to validate by.
 """
-OPENAPI_V2_TYPE: Final = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+OPENAPI_V2_TYPE: Final = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 
 _JSON: Final = "application/json"
 _PATCHES: Final = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -11,13 +11,15 @@ from typing import Any, Final
 import cel
 
 from fairlead.localcluster.schema import errors
-from fairlead.localcluster.schema.cel_syntax import fields_of, parse
+from fairlead.localcluster.schema.cel_cost import FUNCTIONS, OPERATORS
+from fairlead.localcluster.schema.cel_syntax import Call, Macro, Name, Node, fields_of, parse, renamed, walk
 from fairlead.localcluster.schema.errors import FieldError
 from fairlead.localcluster.schema.formats import parse_duration, parse_time
-from fairlead.localcluster.schema.functions import kubernetes_functions
+from fairlead.localcluster.schema.functions import SIZE, kubernetes_functions
 from fairlead.localcluster.schema.names import escaped
 from fairlead.localcluster.schema.tree import ANYTHING, INT_OR_STRING, MISSING, Json, Rule, Schema
 
+_MACROS: Final = frozenset({"all", "exists", "exists_one", "map", "filter"})
 _OBJECT_META = ("name", "generateName")
 
 
@@ -40,17 +42,31 @@ class Compiled:
 def program(expression: str) -> Compiled | None:
     """Compile an expression once; None when this CEL library cannot."""
     try:
-        compiled = cel.compile(expression)
-        fields = fields_of(parse(expression), ("self", "oldSelf"))
+        tree = parse(expression)
+        compiled = cel.compile(renamed(expression, "size", SIZE))
     except ValueError:
         return None
     offered = kubernetes_functions()
+    if not all(_can_run(node, offered) for node in walk(tree)):
+        return None
     called = compiled.functions()
     return Compiled(
         compiled,
         "oldSelf" in compiled.variables(),
-        fields,
+        fields_of(tree, ("self", "oldSelf")),
         {name: offered[name] for name in offered if name.rpartition(".")[2] in called},
+    )
+
+
+def _can_run(node: Node, offered: Mapping[str, Any]) -> bool:
+    """Return whether the library knows a function or macro, or we have it."""
+    if isinstance(node, Macro):
+        return len(node.variables) == 1 and node.name in _MACROS
+    if not isinstance(node, Call) or node.function in OPERATORS:
+        return True
+    space = f"{node.target.name}." if isinstance(node.target, Name) else ""
+    return any(name in offered or name in FUNCTIONS for name in (node.function, space + node.function)) or (
+        space == "optional."
     )
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -305,6 +306,29 @@ def test_apply_never_owned_an_empty_list_and_so_leaves_it() -> None:
     live = apply(apply(None, {}), {"tags": []})
     assert (live["spec"], owners(live)) == ({"tags": []}, {})
     assert apply(live, {"a": "1"})["spec"] == {"tags": [], "a": "1"}
+
+
+def last_applied(spec: dict[str, Any]) -> dict[str, Any]:
+    annotation = orjson.dumps(thing(spec)).decode()
+    return {"name": "t", "annotations": {"kubectl.kubernetes.io/last-applied-configuration": annotation}}
+
+
+def test_apply_takes_over_from_client_side_apply_without_a_conflict() -> None:
+    live = update(None, thing({"a": "1", "b": "1"}, metadata=last_applied({"a": "1"})), "kubectl-client-side-apply")
+    done = apply(live, {"a": "2"}, "kubectl")
+    assert done["spec"] == {"a": "2", "b": "1"}
+    kept = orjson.loads(done["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"])
+    assert kept["spec"] == {"a": "2"}
+    with pytest.raises(ApplyConflict):
+        apply(live, {"a": "2"}, "gitops")
+
+
+def test_apply_does_not_take_over_what_changed_since_it_was_applied() -> None:
+    live = update(None, thing({"a": "1", "b": "1"}, metadata=last_applied({"a": "1", "b": "1"})), "csa")
+    scaled = update(live, live | {"spec": {"a": "1", "b": "5"}}, "kubectl-scale")
+    with pytest.raises(ApplyConflict) as caught:
+        apply(scaled, {"a": "2", "b": "1"}, "kubectl")
+    assert [cause.field for cause in caught.value.causes] == [".spec.b"]
 
 
 names = st.sampled_from(["x", "y", "z"])

@@ -109,7 +109,9 @@ def test_check_crd_refuses_a_rule_that_does_not_fit(text: str, says: str) -> Non
     assert found[0].path == "spec.validation.openAPIV3Schema.properties[spec].x-kubernetes-validations[0].rule"
 
 
-@pytest.mark.parametrize("text", ["quantity('1').isLessThan(quantity('2'))", "self.?count.orValue(1) == 1"])
+@pytest.mark.parametrize(
+    "text", ["quantity('1').isLessThan(quantity('2'))", "self.?count.orValue(1) == 1", "cel.bind(x, self.count, x > 1)"]
+)
 def test_check_crd_only_warns_of_a_rule_that_a_larger_server_can_run(text: str) -> None:
     found = check_crd(crd_with(nodes_schema(2, 2, 2), {"rule": text}))
     assert [error.reason for error in found] == [NOT_EVALUATED]

@@ -134,6 +134,8 @@ def test_validate_gives_optional_old_values_to_rules_that_ask_for_them() -> None
             {"m": {"a": 1}},
             id="map",
         ),
+        pytest.param("self.s.size() == 1 && size(self.s) == 1", {"s": TEXT}, {"s": "ä"}, id="size-counts-characters"),
+        pytest.param("string(self.b) == 'true'", {"b": {"type": "boolean"}}, {"b": True}, id="string-of-bool"),
         pytest.param("!has(self.s) || self.s == ''", {"s": TEXT}, {}, id="has"),
     ],
 )
@@ -157,3 +159,17 @@ def test_program_knows_which_fields_it_needs() -> None:
     assert whole is not None
     assert (one.fields, one.uses_old) == (frozenset({"a", "b", "d"}), True)
     assert whole.fields is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "quantity(string(1)).isLessThan(quantity('2'))",
+        "self.l.exists(i, v, v > i)",
+        "cel.bind(x, 1, x == 1)",
+        "self.?l.hasValue()",
+    ],
+)
+def test_validate_passes_over_what_this_server_cannot_run(text: str) -> None:
+    assert program(text) is None
+    assert said(with_rules(rule(text), l={"type": "array", "items": INTEGER}), {"l": [1]}) == []
