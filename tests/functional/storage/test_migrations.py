@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,16 @@ async def test_migrate_again_changes_nothing(storage: Storage, other: Storage) -
         storage, lambda connection: connection.scalar(text("SELECT version_num FROM fairlead_version"))
     )
     assert revision == HEAD
+
+
+async def test_migrate_by_several_at_the_same_moment(storage_url: str) -> None:
+    storages = [open_storage(storage_url) for _ in range(3)]
+
+    await asyncio.gather(*(storage.migrate() for storage in storages))
+
+    assert await storages[0].get_run("nobody") is None
+    for storage in storages:
+        await storage.aclose()
 
 
 async def test_migrate_refuses_what_a_newer_version_wrote(storage: Storage, other: Storage) -> None:

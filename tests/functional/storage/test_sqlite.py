@@ -178,6 +178,24 @@ async def test_a_file_that_another_process_has_locked_is_unavailable(tmp_path: P
         assert await storage.gateway_seen("g") == NOW
 
 
+async def test_a_writing_transaction_is_alone_from_its_first_statement(tmp_path: Path) -> None:
+    async with sqlite_storage(tmp_path) as storage:
+        database: Any = storage._database  # type: ignore[attr-defined]
+
+        def look(tx: Any) -> str:
+            tx.all(text("SELECT * FROM runs"))
+            other = sqlite3.connect(tmp_path / "fairlead.db", isolation_level=None, timeout=0)
+            try:
+                other.execute("DELETE FROM gateways")
+            except sqlite3.OperationalError as error:
+                return str(error)
+            finally:
+                other.close()
+            return "not locked"
+
+        assert await database.write(look) == "database is locked"
+
+
 async def test_the_outbox_is_bounded(tmp_path: Path) -> None:
     async with sqlite_storage(tmp_path) as storage:
         database: Any = storage._database  # type: ignore[attr-defined]

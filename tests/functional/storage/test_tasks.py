@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -73,6 +74,26 @@ async def test_claim_takes_by_priority_then_age(storage: Storage) -> None:
 
     assert [claimed.run.uid for claimed in three] == ["urgent", "first", "second"]
     assert [claimed.run.uid for claimed in rest] == ["idle"]
+
+
+async def test_claim_by_many_at_the_same_moment_gives_each_task_once(storage: Storage, other: Storage) -> None:
+    uids = [f"run-{number}" for number in range(24)]
+    for uid in uids:
+        await submit(storage, uid)
+    sessions = [make_session(f"pod-{number}") for number in range(8)]
+    for session in sessions:
+        await storage.register(session, at=NOW)
+
+    async def drain(session: AgentSession, through: Storage) -> list[str]:
+        taken: list[str] = []
+        while claimed := await through.claim(session, limit=2, at=NOW):
+            taken += [each.run.uid for each in claimed]
+        return taken
+
+    claims = await asyncio.gather(*(drain(s, (storage, other)[n % 2]) for n, s in enumerate(sessions)))
+
+    assert sorted(uid for taken in claims for uid in taken) == sorted(uids)
+    assert sum(1 for taken in claims if taken) > 1, "more than one had a part in it"
 
 
 async def test_claim_takes_only_of_its_own_pool(storage: Storage) -> None:
