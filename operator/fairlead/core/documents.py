@@ -30,7 +30,8 @@ _DECIMAL: Final = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
 _OTHER_BASE: Final = re.compile(r"([-+]?)0(x[0-9a-fA-F]{1,15}|o?[0-7]{1,20}|b[01]{1,60})")
 _FLOAT: Final = re.compile(r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE: Final = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
-_MOST_DIGITS: Final = 18
+_MOST_DIGITS: Final = 20
+_LARGEST: Final = 2**63 - 1
 _BASES: Final = {"x": 16, "o": 8, "b": 2}
 
 
@@ -253,10 +254,10 @@ def _resolve(text: str) -> Any:
         return None
     if text in _TRUE or text in _FALSE:
         return text in _TRUE
-    if len(text) > _MOST_DIGITS and _DECIMAL.fullmatch(text):
-        return _float(text)  # as kubectl does: what JSON readers cannot hold as an integer
     if _DECIMAL.fullmatch(text):
-        return int(text.replace("_", ""))
+        number = int(text.replace("_", "")) if len(text) <= _MOST_DIGITS else None
+        # as kubectl does: what does not fit into 64 bits becomes floating point
+        return number if number is not None and -_LARGEST <= number <= _LARGEST else _float(text)
     if other := _OTHER_BASE.fullmatch(text):
         digits = other[2].replace("_", "")
         base = _BASES.get(digits[0], 8)
