@@ -124,6 +124,9 @@ class Controllers:
         """Something is gone: its namespace, its CRD, or a default of its namespace may be waiting for that."""
         if change.new.key[0]:
             self._enqueue((NAMESPACES, ("", change.new.key[0])))
+        if table == crds.TABLE:
+            for key in self._cluster.store.table(table).rows:
+                self._enqueue((table, key))
         self._enqueue((crds.TABLE, ("", f"{table[1]}.{table[0]}")))
 
     def _resource(self, api_version: str, kind: str) -> Resource:
@@ -191,14 +194,18 @@ class Controllers:
         if stored is None:
             return
         metadata, spec = stored.obj["metadata"], stored.obj["spec"]
-        if not metadata.get("deletionTimestamp") or crds.CLEANUP not in (metadata.get("finalizers") or []):
+        kind = self._resource("apiextensions.k8s.io/v1", "CustomResourceDefinition")
+        if not metadata.get("deletionTimestamp"):
+            others, now = crds.all_crds(self._cluster), self._cluster.now()
+            amend(self._cluster, kind, stored, lambda crd: crds.refresh(crd, stored.obj, others=others, now=now))
+            return
+        if crds.CLEANUP not in (metadata.get("finalizers") or []):
             return
         table = (spec["group"], spec["names"]["plural"])
         resource = self._cluster.registry.stored_in(table)
         if resource is not None:
             self._delete_all(resource, list(self._cluster.store.table(table).rows.values()))
         if not self._cluster.store.table(table).rows:
-            kind = self._resource("apiextensions.k8s.io/v1", "CustomResourceDefinition")
             amend(self._cluster, kind, stored, _cleaned_up)
 
     def _look_at_role(self, key: Key) -> None:

@@ -11,6 +11,7 @@ from fairlead.localcluster.apiserver.store import TableKey
 from fairlead.localcluster.schema import check_crd
 from fairlead.localcluster.schema.crd_rules import NOT_EVALUATED
 from fairlead.localcluster.schema.errors import FieldError
+from fairlead.localcluster.schema.errors import forbidden as forbidden_field
 from fairlead.localcluster.schema.errors import invalid as invalid_field
 
 TABLE: TableKey = ("apiextensions.k8s.io", "customresourcedefinitions")
@@ -36,8 +37,12 @@ def prepare(crd: Json, before: Json | None, *, others: list[Json], now: str) -> 
     metadata = crd["metadata"]
     if before is None:
         metadata["finalizers"] = list(dict.fromkeys([*(metadata.get("finalizers") or []), CLEANUP]))
-    clash = _clash(crd, others)
-    crd["status"] = _status(crd, before, clash=clash, now=now)
+    refresh(crd, before, others=others, now=now)
+
+
+def refresh(crd: Json, before: Json | None, *, others: list[Json], now: str) -> None:
+    """Write the status: names are accepted unless another CRD has them."""
+    crd["status"] = _status(crd, before, clash=_clash(crd, others), now=now)
 
 
 def _clash(crd: Json, others: list[Json]) -> str:
@@ -96,6 +101,8 @@ def admit(cluster: Cluster, resource: Resource, crd: Json, before: Json | None) 
         value = _at(crd, path)
         if value != _at(before or {}, path):
             problems.append(invalid_field(".".join(path), value, "field is immutable"))
+    if (crd["spec"].get("conversion") or {}).get("strategy") == "Webhook":
+        problems.append(forbidden_field("spec.conversion.strategy", "this server calls no webhooks"))
     if (builtin := _builtin_group(cluster, crd)) and before is None:
         problems.append(invalid_field("spec.group", builtin, "is served by the API server itself"))
     refused = [problem for problem in problems if problem.reason != NOT_EVALUATED]
@@ -122,6 +129,8 @@ def _at(obj: Json, path: tuple[str, ...]) -> Any:
 
 def serve(registry: Registry, crd: Json | None, *, old: Json | None) -> None:
     """Make the registry serve what the CRD defines, and no longer what it defined."""
+    if crd is not None and old is not None and crd["spec"] == old["spec"] and _established(crd) is _established(old):
+        return
     if old is not None:
         registry.remove(old["spec"]["group"], old["spec"]["names"]["plural"])
     if crd is None or not _established(crd):

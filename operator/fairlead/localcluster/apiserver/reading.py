@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import orjson
 
 from fairlead.localcluster.apiserver.cluster import Cluster
-from fairlead.localcluster.apiserver.errors import Json, bad_request, expired, not_found
+from fairlead.localcluster.apiserver.errors import ApiError, Json, bad_request, expired, not_found
 from fairlead.localcluster.apiserver.negotiation import negotiate
 from fairlead.localcluster.apiserver.output import LIST_FORMS, OBJECT_FORMS, Response, Style
 from fairlead.localcluster.apiserver.requests import Call
@@ -94,7 +94,7 @@ def _starting_point(cluster: Cluster, call: Call, table: Table) -> tuple[int, Ke
         revision, after = _read_token(token)
         try:
             return revision, after, table.at(revision)
-        except Exception as error:
+        except ApiError as error:
             raise expired(_EXPIRED_TEXT) from error
     if match and not call.arg("resourceVersion"):
         raise bad_request("resourceVersionMatch is forbidden unless resourceVersion is provided")

@@ -34,6 +34,7 @@ AUDIT_FILE = "audit.log"
 READY_FILE = "ready.json"
 _GRACE_SECONDS = 5
 _IDLE_SECONDS = 0.5
+_ANY = frozenset({"0.0.0.0", "::"})  # noqa: S104 - what means every address, not where we listen
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -45,6 +46,8 @@ class ServerOptions:
     bind: str = "127.0.0.1"
     port: int = 0
     pod_log_dir: Path | None = None
+    hosts: tuple[str, ...] = ()
+    """Further names and addresses that the certificate is for."""
 
 
 class _Uvicorn(uvicorn.Server):
@@ -121,7 +124,7 @@ def _locked(data_dir: Path) -> Iterator[None]:
 async def serve(options: ServerOptions) -> None:
     """Serve until told to stop."""
     options.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    hosts = list(dict.fromkeys((*_LOOPBACK, *([] if options.bind in {"0.0.0.0", "::"} else [options.bind]))))  # noqa: S104
+    hosts = [host for host in (*_LOOPBACK, options.bind, *options.hosts) if host not in _ANY]
     identity = pki.ensure(options.data_dir, hosts)
     async with open_cluster(options.data_dir, identity, pod_log_dir=options.pod_log_dir) as cluster:
         audit = AuditLog(options.data_dir / AUDIT_FILE)
@@ -186,5 +189,5 @@ def _drop_idle(server: uvicorn.Server) -> None:
 
 
 def _url(bind: str, sock: socket.socket) -> str:
-    host = "127.0.0.1" if bind in {"0.0.0.0", "::"} else bind  # noqa: S104
+    host = "127.0.0.1" if bind in _ANY else bind
     return f"https://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}"
