@@ -47,7 +47,8 @@ def test_apply_moves_from_client_side_to_server_side(kubectl: Callable[..., str]
     kubectl("apply", "-f", manifest("a"))
     kubectl("apply", "--server-side", "-f", manifest("a", size=4))
     managers = json.loads(kubectl("get", "wg", "a", "-o", "json", "--show-managed-fields"))["metadata"]["managedFields"]
-    assert [(each["manager"], each["operation"]) for each in managers] == [("kubectl", "Apply")]
+    names = [(each["manager"], each["operation"]) for each in managers]
+    assert names == [("kubectl", "Apply"), ("kubectl-last-applied", "Apply")]
 
 
 def test_get_prints_the_columns_of_the_definition(kubectl: Callable[..., str], manifest: Callable[..., str]) -> None:
