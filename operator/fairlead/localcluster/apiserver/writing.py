@@ -178,7 +178,7 @@ def _patch_failed(error: PatchError) -> ApiError:
     if error.status != 422:  # noqa: PLR2004
         return bad_request(str(error))
     message = f"the server rejected our request due to an error in our request: {error}"
-    return ApiError(422, "Invalid", message, details={"causes": [{"message": str(error)}]})
+    return ApiError(422, "Invalid", message)
 
 
 async def _apply(cluster: Cluster, call: Call, style: Style) -> Response:

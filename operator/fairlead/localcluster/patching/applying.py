@@ -58,11 +58,7 @@ def server_side_apply(  # noqa: PLR0913  (what the request says, one by one)
     own = paths_of(schema, wanted)
     version = str(applied.get("apiVersion", ""))
     known[me] = Owned(own, version, last.time if last else None)
-    everybody = frozenset[Path]().union(*(owned.paths for owned in known.values()))
-    merged = merge(schema, before, wanted)
-    gone = prefixes(last.paths) - prefixes(everybody) if last is not None else NOTHING
-    if gone:
-        merged = _without(schema, merged, gone & prefixes(paths_of(schema, merged)), ())
+    merged = _pruned(schema, merge(schema, before, wanted), last, known)
     change = compare(schema, before, merged)
     inherits = manager == KUBECTL and live is not None
     spared = client_side_fields(before, schema) if inherits and not force else NOTHING
@@ -107,6 +103,18 @@ def track_update(  # noqa: PLR0913  (what the request says, one by one)
         earlier = known[me].paths if me in known else NOTHING
         known[me] = Owned(owned | earlier, version, now)
     return owners.written(after, known)
+
+
+def _pruned(schema: Schema | None, merged: Json, last: Owned | None, known: Managers) -> Json:
+    """Return *merged* less what was applied the *last* time and belongs to nobody now."""
+    if last is None:
+        return merged
+    everybody = frozenset[Path]().union(*(owned.paths for owned in known.values()))
+    gone = prefixes(last.paths) - prefixes(everybody)
+    if not gone:
+        return merged
+    kept: Json = _without(schema, merged, gone & prefixes(paths_of(schema, merged)), ())
+    return kept
 
 
 def _bare(obj: Json) -> Json:

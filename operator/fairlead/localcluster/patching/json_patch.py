@@ -125,7 +125,7 @@ def _take(document: Any, tokens: list[str], operation: Json) -> Any:
     if not tokens:
         raise PatchError(f"{operation['op']} operation cannot take the whole document")
     parent = _find(document, tokens[:-1], operation)
-    value = _find(parent, tokens[-1:], operation)
+    value = _find(document, tokens, operation)
     if isinstance(parent, list):
         del parent[_index(tokens[-1], len(parent))]
     else:

@@ -48,36 +48,16 @@ _SELECTOR: Final = ("Selector", cells.selector)
 
 @cache
 def _columns() -> dict[tuple[str, str], Columns]:
-    return _core() | _workloads() | _access() | _others()
+    return _core() | _workloads() | _batch() | _access() | _others()
 
 
 def _core() -> dict[tuple[str, str], Columns]:
-    pod_wide = _wide(
-        ("IP", ".status.podIP"),
-        ("Node", ".spec.nodeName"),
-        ("Nominated Node", ".status.nominatedNodeName"),
-        ("Readiness Gates", lambda _obj, _now: _NONE),
-    )
-    node_wide = _wide(
-        ("Internal-IP", '.status.addresses[?(@.type=="InternalIP")].address'),
-        ("External-IP", '.status.addresses[?(@.type=="ExternalIP")].address'),
-        ("OS-Image", ".status.nodeInfo.osImage"),
-        ("Kernel-Version", ".status.nodeInfo.kernelVersion"),
-        ("Container-Runtime", ".status.nodeInfo.containerRuntimeVersion"),
-    )
     return {
         ("", "ConfigMap"): (NAME, Column("Data", cells.data_count), AGE),
         ("", "Secret"): (NAME, _text("Type", ".type"), Column("Data", cells.data_count), AGE),
         ("", "ServiceAccount"): (NAME, _number("Secrets", _count(".secrets")), AGE),
         ("", "Namespace"): (NAME, _text("Status", ".status.phase"), AGE),
-        ("", "Pod"): (
-            NAME,
-            _text("Ready", cells.pod_ready),
-            _text("Status", cells.pod_status),
-            Column("Restarts", cells.pod_restarts),
-            AGE,
-            *pod_wide,
-        ),
+        ("", "Pod"): _pod(),
         ("", "Service"): (
             NAME,
             _text("Type", ".spec.type"),
@@ -88,27 +68,57 @@ def _core() -> dict[tuple[str, str], Columns]:
             *_wide(_SELECTOR),
         ),
         ("", "Endpoints"): (NAME, _text("Endpoints", cells.endpoints), AGE),
-        ("", "Node"): (
-            NAME,
-            _text("Status", cells.node_status),
-            _text("Roles", cells.node_roles),
-            AGE,
-            _text("Version", ".status.nodeInfo.kubeletVersion"),
-            *node_wide,
-        ),
-        ("", "PersistentVolumeClaim"): (
-            NAME,
-            _text("Status", ".status.phase"),
-            _text("Volume", ".spec.volumeName"),
-            _text("Capacity", ".status.capacity.storage"),
-            _text("Access Modes", cells.access_modes),
-            _text("StorageClass", ".spec.storageClassName"),
-            _text("VolumeAttributesClass", ".spec.volumeAttributesClassName", "<unset>"),
-            AGE,
-            _text("VolumeMode", ".spec.volumeMode", "<unset>", wide=True),
-        ),
+        ("", "Node"): _node(),
+        ("", "PersistentVolumeClaim"): _claim(),
         **{(group, "Event"): _event() for group in ("", "events.k8s.io")},
     }
+
+
+def _pod() -> Columns:
+    return (
+        NAME,
+        _text("Ready", cells.pod_ready),
+        _text("Status", cells.pod_status),
+        Column("Restarts", cells.pod_restarts),
+        AGE,
+        *_wide(
+            ("IP", ".status.podIP"),
+            ("Node", ".spec.nodeName"),
+            ("Nominated Node", ".status.nominatedNodeName"),
+            ("Readiness Gates", lambda _obj, _now: _NONE),
+        ),
+    )
+
+
+def _node() -> Columns:
+    return (
+        NAME,
+        _text("Status", cells.node_status),
+        _text("Roles", cells.node_roles),
+        AGE,
+        _text("Version", ".status.nodeInfo.kubeletVersion"),
+        *_wide(
+            ("Internal-IP", '.status.addresses[?(@.type=="InternalIP")].address'),
+            ("External-IP", '.status.addresses[?(@.type=="ExternalIP")].address'),
+            ("OS-Image", ".status.nodeInfo.osImage"),
+            ("Kernel-Version", ".status.nodeInfo.kernelVersion"),
+            ("Container-Runtime", ".status.nodeInfo.containerRuntimeVersion"),
+        ),
+    )
+
+
+def _claim() -> Columns:
+    return (
+        NAME,
+        _text("Status", ".status.phase"),
+        _text("Volume", ".spec.volumeName"),
+        _text("Capacity", ".status.capacity.storage"),
+        _text("Access Modes", cells.access_modes),
+        _text("StorageClass", ".spec.storageClassName"),
+        _text("VolumeAttributesClass", ".spec.volumeAttributesClassName", "<unset>"),
+        AGE,
+        _text("VolumeMode", ".spec.volumeMode", "<unset>", wide=True),
+    )
 
 
 def _event() -> Columns:
@@ -157,6 +167,12 @@ def _workloads() -> dict[tuple[str, str], Columns]:
             AGE,
             *wide,
         ),
+    }
+
+
+def _batch() -> dict[tuple[str, str], Columns]:
+    wide = _wide(*_CONTAINERS, _SELECTOR)
+    return {
         ("batch", "Job"): (
             NAME,
             _text("Status", cells.job_status),
@@ -173,7 +189,7 @@ def _workloads() -> dict[tuple[str, str], Columns]:
             _number("Active", _count(".status.active")),
             _text("Last Schedule", cells.last_schedule),
             AGE,
-            *_wide(*_CONTAINERS, _SELECTOR),
+            *wide,
         ),
     }
 

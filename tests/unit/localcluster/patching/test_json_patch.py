@@ -85,3 +85,8 @@ def test_json_patch_refuses(operations: Any, status: int) -> None:
     with pytest.raises(PatchError) as caught:
         json_patch({"a": {}, "l": [1]}, operations)
     assert caught.value.status == status
+
+
+def test_json_patch_names_the_whole_path_it_misses() -> None:
+    with pytest.raises(PatchError, match='doc is missing path: "/a/b/c"'):
+        json_patch({"a": {"b": {}}}, [{"op": "remove", "path": "/a/b/c"}])
