@@ -6,6 +6,7 @@ Does not belong here: values.
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -26,8 +27,12 @@ KEYWORDS: Final = frozenset(
     | {"namespace", "null", "package", "return", "true", "var", "void", "while"}
 )
 """Words that cannot name a node: CEL reserves them."""
+_LITERALS: Final = frozenset({"true", "false", "null", "in"})
 _TYPES: Final = frozenset({"int", "uint", "double", "bool", "string", "bytes", "list", "map", "null_type"})
+_GIVE_LISTS: Final = frozenset({"map", "filter", "split"})
+_PLAIN_TEXT: Final = re.compile(r"""(["'])([^"'\\]*)\1""")
 TICK: Final = "tick__"
+ORDERED: Final = "ordered__"
 
 
 class ExpressionError(ValueError):
@@ -78,7 +83,7 @@ def compile_expression(source: str) -> Expression:
     names = _Names(source, parts)
     names.collect()
     if names.loops:
-        program = _compile(_bounded_loops(source, names.loops))
+        program = _compile(_bounded_loops(source, names.loops), shown=source)
     return Expression(
         source,
         program,
@@ -94,13 +99,13 @@ def library_failed(error: BaseException) -> bool:
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
-def _compile(source: str) -> cel.Program:
+def _compile(source: str, *, shown: str = "") -> cel.Program:
     try:
         return library().compile(source)  # type: ignore[no-any-return]
     except BaseException as error:
         if not library_failed(error):
             raise
-        raise ExpressionError(_syntax_error(source, str(error))) from None
+        raise ExpressionError(_syntax_error(shown or source, str(error))) from None
 
 
 def _syntax_error(source: str, text: str) -> str:
@@ -130,6 +135,13 @@ class _Loop:
     variable: str
     start: int
     end: int
+    range_start: int
+    """Where what it goes over begins in the source."""
+    range_end: int
+    is_list: bool
+    """Whether what it goes over is a list for sure, and needs no ordering."""
+    is_path: bool
+    """Whether what it goes over is only names and dots: cheap to evaluate twice."""
 
 
 class _Names:
@@ -152,7 +164,7 @@ class _Names:
         Raises:
             ExpressionError: a name that is not known here.
         """
-        names = [i for i, part in enumerate(self._parts) if part.kind == "name" and part.text not in KEYWORDS]
+        names = [i for i, part in enumerate(self._parts) if part.kind == "name" and part.text not in _LITERALS]
         for i in names:
             if self._text(i + 1) == "(":
                 self._function(i)
@@ -179,12 +191,35 @@ class _Names:
 
     def _loop(self, i: int) -> None:
         variable, end = self._text(i + 2), self._pairs[i + 1]
-        if variable in VARIABLES:
+        if variable in VARIABLES or variable in _TYPES:
             raise self._error(i + 2, f'"{variable}" is taken; give the element another name')
         self._bound.append((variable, i + 2, end))
         last = next((comma for comma in self._commas(i + 4, end)), end)
         first, after = self._parts[i + 4], self._parts[last - 1]
-        self.loops.append(_Loop(variable, first.start, after.start + len(after.text)))
+        over = self._receiver(i - 2)
+        dot, head = self._parts[i - 1], self._parts[over]
+        is_path = all(part.kind == "name" or part.text == "." for part in self._parts[over : i - 1])
+        is_list = (head.text == "[" and self._pairs.get(over) == i - 2) or self._called(i - 2) in _GIVE_LISTS
+        self.loops.append(
+            _Loop(variable, first.start, after.start + len(after.text), head.start, dot.start, is_list, is_path)
+        )
+
+    def _called(self, last: int) -> str:
+        """Return the name of the function whose call ends at *last*, or nothing."""
+        opening = next((start for start, end in self._pairs.items() if end == last), 0)
+        return self._text(opening - 1) if self._text(opening) == "(" else ""
+
+    def _receiver(self, last: int) -> int:
+        """Return the index of the first token of the operand whose last token is *last*."""
+        opening = next((start for start, end in self._pairs.items() if end == last), last)
+        before = self._parts[opening - 1] if opening else None
+        if before is None or before.text in _LITERALS:
+            return opening
+        if opening != last and (before.kind in ("name", "string") or before.text in (")", "]", "}")):
+            return self._receiver(opening - 1)
+        if before.text == "." and opening > 1:
+            return self._receiver(opening - 2)
+        return opening
 
     def _commas(self, start: int, end: int) -> list[int]:
         found, i = [], start
@@ -223,9 +258,8 @@ class _Names:
             return ""
         if self._text(i + 1) == "." and following.kind == "name" and self._text(i + 3) != "(":
             return following.text
-        if self._text(i + 1) == "[" and following.kind == "string" and self._text(i + 3) == "]":
-            return following.text[1:-1]
-        return ""
+        plain = _PLAIN_TEXT.fullmatch(following.text)
+        return plain[2] if plain and self._text(i + 1) == "[" and self._text(i + 3) == "]" else ""
 
     def _unknown(self, i: int, kind: str, known: frozenset[str] | tuple[str, ...]) -> ExpressionError:
         name = self._text(i)
@@ -239,9 +273,17 @@ class _Names:
 
 
 def _bounded_loops(source: str, loops: list[_Loop]) -> str:
-    """Put a call of `TICK` into the body of every macro, so that a loop can be ended from outside."""
+    """Put a call of `TICK` into the body of every macro, and one of `ORDERED` around what it goes over.
+
+    So a loop can be ended from outside, and goes over a map by sorted key: the library's own order is random.
+    """
     changes = [(loop.start, 1, f"({TICK}({loop.variable}) ? (") for loop in loops]
     changes += [(loop.end, 0, ") : null)") for loop in loops]
-    for position, _, text in sorted(changes, reverse=True):
+    for loop in loops:
+        over = source[loop.range_start : loop.range_end]
+        if not loop.is_list:
+            before, after = (f"(type({over}) == list ? {over} : ", ")") if loop.is_path else ("", "")
+            changes += [(loop.range_start, 2, f"{before}{ORDERED}("), (loop.range_end, -1, f"){after}")]
+    for position, _, text in sorted(changes, key=lambda change: change[:2], reverse=True):
         source = source[:position] + text + source[position:]
     return source

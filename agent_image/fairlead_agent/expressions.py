@@ -1,7 +1,8 @@
 """CEL expressions, and text with ``{{ }}`` around them.
 
 Bounds: an expression has at most `MAX_LENGTH` characters, its macros (``map``, ``filter`` …) end after
-`MAX_CPU_SECONDS`, and no element they go over is larger than `MAX_ELEMENT` values or characters.
+`MAX_CPU_SECONDS`, and no element they go over is larger than `MAX_ELEMENT` characters or values; no result is
+larger than `MAX_RESULT`. What comes out is the same each time: maps are sorted by key.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fairlead_agent.compiling import (
     KEYWORDS,
     MAX_LENGTH,
+    ORDERED,
     TICK,
     VARIABLES,
     Expression,
@@ -51,8 +53,7 @@ __all__ = [
 
 MAX_CPU_SECONDS: Final = 2.0
 MAX_ELEMENT: Final = 1 << 20
-MAX_DEPTH: Final = 100
-"""How deeply the JSON around templates may be nested."""
+MAX_RESULT: Final = 4 << 20
 
 
 class Scope:
@@ -60,12 +61,13 @@ class Scope:
 
     Args:
         variables: by name; ``outputs`` maps a node to its output.
+        cpu_seconds: how long the macros of one expression may take.
     """
 
-    def __init__(self, variables: Mapping[str, Any]) -> None:
+    def __init__(self, variables: Mapping[str, Any], *, cpu_seconds: float = MAX_CPU_SECONDS) -> None:
         self._shared = variables
         self._local: dict[str, Any] = {}
-        self._state = _State(library().Context())
+        self._state = _State(library().Context(), cpu_seconds)
 
     def bind(self, **local: Any) -> Scope:
         """Return a scope with *local* variables in addition; the others stay shared."""
@@ -82,8 +84,8 @@ class Scope:
         """
         try:
             self._load(expression)
-            self._state.deadline = time.thread_time() + MAX_CPU_SECONDS
-            return to_json(expression.program.execute(self._state.context))
+            self._state.deadline = time.thread_time() + self._state.cpu_seconds
+            return _bounded(to_json(expression.program.execute(self._state.context)))
         except BaseException as error:
             if not library_failed(error):
                 raise
@@ -121,20 +123,31 @@ class Scope:
 class _State:
     """What the scopes of one node share: the library's context, and what is in it already."""
 
-    def __init__(self, context: cel.Context) -> None:
+    def __init__(self, context: cel.Context, cpu_seconds: float) -> None:
         self.context = context
+        self.cpu_seconds = cpu_seconds
         self.loaded: set[str] = set()
         self.outputs: dict[str, Any] = {}
         self.functions: set[str] = set()
         self.deadline = 0.0
         context.add_function(TICK, self._tick)
+        context.add_function(ORDERED, _ordered)
 
     def _tick(self, element: Any) -> bool:
         if time.thread_time() > self.deadline:
-            raise TimeoutError(f"it took more than {MAX_CPU_SECONDS:g} seconds; go over fewer elements")
-        if isinstance(element, str | bytes | list | dict) and size(element) > MAX_ELEMENT:
+            raise TimeoutError(f"it took more than {self.cpu_seconds:g} seconds; go over fewer elements")
+        if isinstance(element, str | bytes | list | dict) and size(element, MAX_ELEMENT) > MAX_ELEMENT:
             raise ValueError(f"an element is larger than {MAX_ELEMENT} characters or values")
         return True
+
+
+def _ordered(value: Any) -> list[Any]:
+    """Return what a macro goes over as a list: the library's order of a map's keys is another one each time."""
+    if isinstance(value, dict):
+        return sorted(value, key=to_text)
+    if not isinstance(value, list):
+        raise TypeError(f"only lists and maps have elements, not {kind(value)}")
+    return value
 
 
 def _reason(error: BaseException) -> str:
@@ -163,10 +176,10 @@ def kind(value: Any) -> str:
     return next((name for types, name in _KINDS if isinstance(value, types)), "object")
 
 
-def size(value: Any) -> int:
-    """Return how many characters and values there are in *value*, not counting much further than `MAX_ELEMENT`."""
+def size(value: Any, limit: int) -> int:
+    """Return how many characters and values there are in *value*, not counting much further than *limit*."""
     total, waiting = 0, [value]
-    while waiting and total <= MAX_ELEMENT:
+    while waiting and total <= limit:
         one = waiting.pop()
         match one:
             case str() | bytes():
@@ -182,8 +195,14 @@ def size(value: Any) -> int:
     return total
 
 
+def _bounded(value: Any) -> Any:
+    if isinstance(value, str | list | dict) and size(value, MAX_RESULT) > MAX_RESULT:
+        raise ValueError(f"the result is larger than {MAX_RESULT} characters or values")
+    return value
+
+
 def to_json(value: Any) -> Any:
-    """Return what CEL gave as JSON: times, spans and bytes become text.
+    """Return what CEL gave as JSON: times, spans and bytes become text, maps are sorted by key.
 
     Raises:
         ValueError: there is no JSON for it (infinity, a number that is none).
@@ -196,7 +215,7 @@ def to_json(value: Any) -> Any:
         case list():
             return [to_json(one) for one in value]
         case dict():
-            return {to_text(key): to_json(one) for key, one in value.items()}
+            return dict(sorted((to_text(key), to_json(one)) for key, one in value.items()))
         case datetime() | timedelta() | bytes():
             return _as_text(value)
         case _:
@@ -260,7 +279,12 @@ def render(value: Any, variables: Mapping[str, Any] | Scope) -> Any:
 def _render_text(text: str, scope: Scope) -> Any:
     parts = template(text)
     values = [part if isinstance(part, str) else scope.evaluate(part) for part in parts]
-    return values[0] if len(values) == 1 else "".join(map(to_text, values))
+    if len(values) == 1:
+        return values[0]
+    texts = [to_text(value) for value in values]
+    if sum(map(len, texts)) > MAX_RESULT:
+        raise ExpressionError(f"the text would have more than {MAX_RESULT} characters")
+    return "".join(texts)
 
 
 def expressions_in(value: Any, path: str = "") -> Iterator[tuple[str, Expression | ExpressionError]]:

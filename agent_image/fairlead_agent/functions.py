@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Final
 
 MAX_TEXT: Final = 1 << 20
@@ -85,16 +87,17 @@ def to_text(value: Any) -> str:
             return value
         case bool():
             return "true" if value else "false"
-        case float() if value.is_integer():
-            return str(int(value))
-        case int() | float():
+        case int():
             return str(value)
+        case float() if math.isfinite(value):
+            return format(Decimal(repr(value)), "f").removesuffix(".0")
         case _:
-            return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+            return _json(value)
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+    """Return *value* as JSON, sorted by key: the order of a map must not depend on where it was kept."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True, default=str)
 
 
 def _text(value: Any, name: str) -> str:
