@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import PurePath
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
 from fairlead import __version__
 from fairlead.cli import exits
 from fairlead.errors import FairleadError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 
 class Entry(NamedTuple):
@@ -34,7 +37,7 @@ GROUPS: Final[dict[str, dict[str, Entry]]] = {
         "apply": Entry("apply", "Apply files, folders or standard input, on the server's side."),
         "get": Entry("get", "List objects, or show one."),
         "run": Entry("run", "Start a run of a workflow, and wait for it if asked to."),
-        "stop": Entry("stop", "Stop a run."),
+        "stop": Entry("run", "Stop a run."),
     },
     "Runs": {
         "output": Entry("reading", "Print what a run put out."),
@@ -66,6 +69,14 @@ class LazyGroup(click.Group):
         module = importlib.import_module(f"fairlead.cli.{entry.module}")
         command: click.Command = getattr(module, name.replace("-", "_"))
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Offer commands without importing them."""
+        from click.shell_completion import CompletionItem
+
+        items = [CompletionItem(name, help=entry.summary) for name, entry in _ENTRIES.items()]
+        found = [item for item in items if str(item.value).startswith(incomplete)]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list without importing anything."""

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import pytest
+
+from fairlead.cli.follow import Lines, cut, exit_code, fitted, summary, title_of
+from fairlead.cli.progress import NodeLine, node_lines, plan_depths
+from fairlead.testing.clock import FakeClock
+
+SPEC = {
+    "nodes": [
+        {"name": "join", "needs": ["a", "b"]},
+        {"name": "load"},
+        {"name": "a", "needs": ["load"]},
+        {"name": "b", "needs": ["load"]},
+    ]
+}
+
+
+def record(node: str, state: str, **more: Any) -> dict[str, Any]:
+    return {"node": node, "item": "", "state": state, "tries": 1, "startedAt": None, "finishedAt": None, **more}
+
+
+def test_plan_depths_are_the_longest_paths() -> None:
+    assert plan_depths(SPEC) == {"join": 2, "load": 0, "a": 1, "b": 1}
+
+
+def test_plan_depths_of_a_cycle_end() -> None:
+    assert set(plan_depths({"nodes": [{"name": "a", "needs": ["b"]}, {"name": "b", "needs": ["a"]}]})) == {"a", "b"}
+
+
+def test_node_lines_show_the_whole_plan_and_count_items() -> None:
+    records = [
+        record("load", "Succeeded", startedAt="2026-11-21T12:00:00Z", finishedAt="2026-11-21T12:00:03.4Z"),
+        record("a", "Running"),
+        record("a", "Succeeded", item="0"),
+        record("a", "Failed", item="1"),
+        record("a", "Running", item="2"),
+        record("b", "Skipped", reason="WhenFalse"),
+    ]
+    lines = node_lines(plan_depths(SPEC), records)
+    assert [(line.state, line.text()) for line in lines] == [
+        ("Succeeded", "load  3.4s"),
+        ("Running", "a 2/3"),
+        ("Skipped", "b  WhenFalse"),
+        ("Pending", "join"),
+    ]
+
+
+def test_node_lines_say_why_a_node_failed() -> None:
+    failed = record("load", "Failed", tries=3, reason="OutputInvalid", message="no JSON\nin the answer")
+    (line, *_) = node_lines(plan_depths(SPEC), [failed])
+    assert line.text() == "load  3 tries  OutputInvalid: no JSON in the answer"
+
+
+def test_lines_prints_each_change_once(capsys: pytest.CaptureFixture[str]) -> None:
+    view = Lines(FakeClock())
+    running, done = NodeLine("a", 0, "Running"), NodeLine("a", 0, "Succeeded", "1.0s")
+    for line in (NodeLine("a", 0, "Pending"), running, running, done, done):
+        view.show("run", [line])
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert [text.split(maxsplit=1)[1] for text in printed.err.splitlines()] == ["Running    a", "Succeeded  a  1.0s"]
+
+
+def test_fitted_keeps_what_goes_on_and_counts_the_rest() -> None:
+    lines = [NodeLine(f"n{index}", 0, "Running" if index == 7 else "Pending") for index in range(10)]
+    shown = fitted(lines, 4)
+    assert [line.name for line in shown] == ["n0", "n1", "n7", "… and 7 more nodes"]
+    assert fitted(lines, 10) == lines
+
+
+def test_cut_never_breaks_a_colour() -> None:
+    text = click.style("x" * 50, fg="red")
+    assert cut(text, 100) == text
+    assert cut(text, 20) == "x" * 19
+
+
+def ended(status: str, reason: str, message: str = "") -> dict[str, Any]:
+    condition = {"type": "Succeeded", "status": status, "reason": reason, "message": message}
+    shown = {"conditions": [condition], "progress": "3/4", "duration": "12s", "cost": {"total": "0.0134"}}
+    return {"metadata": {"name": "triage-1"}, "status": shown}
+
+
+def test_summary_and_exit_code_of_runs_that_ended() -> None:
+    good, bad = ended("True", "Succeeded"), ended("False", "NodeFailed", 'node "draft" failed: 401')
+    assert click.unstyle(summary(good)) == "✓ triage-1  Succeeded  3/4  12s  $0.0134"
+    assert click.unstyle(summary(bad)).splitlines()[1] == '  node "draft" failed: 401'
+    assert (exit_code(good), exit_code(bad), exit_code(ended("False", "Cancelled"))) == (0, 1, 5)
+
+
+def test_summary_of_an_unknown_price_is_not_zero() -> None:
+    run = ended("True", "Succeeded")
+    run["status"]["cost"]["total"] = "n/a"
+    assert "n/a" in summary(run)
+    assert "$0" not in summary(run)
+
+
+def test_title_of_a_run_that_waits_says_for_what() -> None:
+    run = {
+        "metadata": {"name": "r"},
+        "status": {
+            "conditions": [
+                {
+                    "type": "Succeeded",
+                    "status": "Unknown",
+                    "reason": "Pending",
+                    "message": 'Model "default" is not there yet',
+                }
+            ]
+        },
+    }
+    assert title_of(run, {}) == 'r  Pending  Model "default" is not there yet'
