@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import uvloop
 
+from fairlead import logs
 from fairlead.errors import FairleadError
 from fairlead.localcluster.apiserver.server import ServerOptions, serve
 
@@ -22,6 +23,7 @@ from fairlead.localcluster.apiserver.server import ServerOptions, serve
 @click.option("--host", "hosts", multiple=True, help="Further name or address that the certificate is for.")
 def main(data_dir: Path, bind: str, port: int, pod_log_dir: Path | None, hosts: tuple[str, ...]) -> None:
     """Serve the Kubernetes API over HTTPS, kept in one SQLite file."""
+    logs.setup(level="INFO", fmt="json")
     options = ServerOptions(data_dir=data_dir, bind=bind, port=port, pod_log_dir=pod_log_dir, hosts=hosts)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from fairlead.localcluster.apiserver.cluster import Cluster
 from fairlead.localcluster.apiserver.controllers import Controllers
@@ -160,8 +161,10 @@ async def test_a_slow_watcher_is_told_to_start_again(call: Any, cluster: Cluster
 
 async def test_a_bug_answers_500_and_says_nothing_of_itself(call: Any, cluster: Cluster) -> None:
     cluster.registry._resources["", "v1", "configmaps"] = "not a resource"  # type: ignore[assignment]
-    code, answer = await call("GET", f"{CORE}/configmaps/x")
+    with capture_logs() as logs:
+        code, answer = await call("GET", f"{CORE}/configmaps/x")
     assert (code, answer["reason"]) == (500, "InternalError")
+    assert [(each["event"], each["path"]) for each in logs] == [("request failed", f"{CORE}/configmaps/x")]
     assert "Error" not in answer["message"].replace("Internal error", "")
 
 
