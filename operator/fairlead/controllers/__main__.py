@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from collections.abc import Iterator
 
 from fairlead import logs
 from fairlead.controllers.process import run
@@ -23,6 +24,20 @@ async def _main(settings: OperatorSettings) -> None:
         await parts.aclose()
 
 
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """Return the errors in a group of groups."""
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+    else:
+        yield error
+
+
+def _if_bug(error: BaseException) -> BaseException | None:
+    """Return what deserves a traceback."""
+    return None if isinstance(error, FairleadError) else error
+
+
 def main() -> int:
     """Run until told to stop; any other end is an error, so that a supervisor starts the process anew."""
     settings = OperatorSettings()
@@ -32,12 +47,12 @@ def main() -> int:
         asyncio.run(_main(settings))
     except (asyncio.CancelledError, KeyboardInterrupt):
         return 0
-    except FairleadError as error:
-        _log.error("operator_ended", reason=error.reason, error=str(error))
+    except FairleadError as hindrance:
+        _log.error("operator_ended", reason=hindrance.reason, error=str(hindrance))
         return 1
     except BaseExceptionGroup as group:
-        for each in group.exceptions:
-            _log.error("operator_ended", error=str(each), kind=type(each).__name__, exc_info=each)
+        for error in _leaves(group):
+            _log.error("operator_ended", reason=type(error).__name__, error=str(error), exc_info=_if_bug(error))
         return 1
     return 0
 

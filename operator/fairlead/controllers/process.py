@@ -62,8 +62,11 @@ async def run(parts: OperatorParts) -> None:
         vitals.started = True
         try:
             await parts.election.acquire()
-            vitals.operator = await _start(parts)
-            await _lead(parts, vitals.operator)
+            async with asyncio.TaskGroup() as group:
+                keeping = group.create_task(parts.election.keep(), name="election")
+                vitals.operator = await _start(parts)
+                await _lead(parts, vitals.operator)
+                keeping.cancel()
         finally:
             vitals.operator = None
             with suppress(FairleadError):
@@ -81,13 +84,16 @@ async def _start(parts: OperatorParts) -> Operator:
         try:
             for kind in _KINDS:
                 await parts.kube.versions(names.API_VERSION, kind)
-            return await parts.operator()
+            operator = await parts.operator()
+            await operator.prime()
         except RetryableError as error:
             _log.warning("start_hindered", error=str(error))
         except Refused as error:
             if error.reason != "NotFound":
                 raise
             _log.warning("crds_missing", error=str(error), fix="apply crds/")
+        else:
+            return operator
         await parts.clock.sleep(_RETRY_SECONDS)
 
 
@@ -95,16 +101,12 @@ async def _lead(parts: OperatorParts, operator: Operator) -> None:
     """Do the operator's work until it is told to stop, or one part of it ends."""
     stopped, namespaces = asyncio.Event(), parts.settings.watch_namespaces
     async with asyncio.TaskGroup() as group:
-        tasks = [
-            group.create_task(parts.election.keep(), name="election"),
-            group.create_task(operator.run(), name="operator"),
-        ]
+        working = group.create_task(operator.run(), name="operator")
 
         def stop() -> None:
             _log.info("stopping")
             stopped.set()
-            for task in tasks:
-                task.cancel()
+            working.cancel()
 
         watches = await kopf.spawn_tasks(
             registry=build_registry(),

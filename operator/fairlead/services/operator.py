@@ -74,6 +74,10 @@ class Operator:
         self.resynced_at = clock.monotonic()
         """When the last full look began, by the monotonic clock."""
 
+    async def prime(self) -> None:
+        """Take in what there is; before the watches and `run`."""
+        await self._watchdog.prime()
+
     async def run(self) -> None:
         """Work for ever; ends only by an error."""
         async with asyncio.TaskGroup() as group:
@@ -197,18 +201,20 @@ class Operator:
 
     async def _resync(self) -> None:
         """Look at everything once in a while, should a message have been lost."""
-        pause = min(self._resync_seconds, _FIRST_RESYNC_SECONDS)
+        await self._clock.sleep(min(self._resync_seconds, _FIRST_RESYNC_SECONDS))
+        check = self._watchdog.check_all  # between the first list and the watches something may have gone
         while True:
-            await self._clock.sleep(pause)
-            pause = self._resync_seconds
             self.resynced_at = self._clock.monotonic()
             try:
+                for gone in await check():
+                    await self.observe("DELETED", gone)
                 await self.resync()
-                await self._watchdog.check()
+                check = self._watchdog.check
             except WatchDead:
                 raise
             except FairleadError as error:
                 _log.warning("resync_hindered", error=str(error))
+            await self._clock.sleep(self._resync_seconds)
 
     async def resync(self) -> None:
         """Queue everything that is not over, and find what happened while nobody watched."""

@@ -77,7 +77,7 @@ class Stage:
             obj = self.kubectl.get(kind, name)
             return obj if condition(obj, of).get("reason") == reason else None
 
-        found: dict[str, Any] = wait_for(f"{kind} {name} with {of} {reason}", there, seconds=20)
+        found: dict[str, Any] = wait_for(f"{kind} {name} with {of} {reason}", there)
         return found
 
     def pod(self, **labels: str) -> dict[str, Any]:
@@ -90,18 +90,19 @@ class Stage:
             ]
             return pods[0] if len(pods) == 1 else None
 
-        found: dict[str, Any] = wait_for(f"a pod with {selector}", there, seconds=20)
+        found: dict[str, Any] = wait_for(f"a pod with {selector}", there)
         return found
 
-    def calls_about(self, name: str, *, writes: bool = False) -> list[dict[str, Any]]:
-        """Return what the operator asked of the API server about objects of that name."""
-        return [
-            record
-            for record in self.cluster.audit()
-            if record["userAgent"].startswith(("fairlead-operator", "kopf"))
-            and name in str(record.get("name"))
-            and (not writes or record["verb"] in {"create", "update", "patch", "delete"})
-        ]
+    def calls(self) -> list[dict[str, Any]]:
+        """Return what the operator has asked of the API server; Leases are not counted (DESIGN §3)."""
+        mine = (
+            record for record in self.cluster.audit() if record["userAgent"].startswith(("fairlead-operator", "kopf"))
+        )
+        return [record for record in mine if record["resource"] != "leases"]
+
+    def writes(self) -> list[dict[str, Any]]:
+        """Return those of the calls that write."""
+        return [record for record in self.calls() if record["verb"] in {"create", "update", "patch", "delete"}]
 
 
 @dataclass
@@ -252,11 +253,13 @@ def stage(cluster: ApiServer, gateway: tuple[str, str], tmp_path_factory: pytest
     operator = Service("fairlead.controllers", settings, folder / "operator.log")
     made = Stage(cluster, kubectl, operator, storage)
     operator.start()
-    made.make("Model", "default", MODEL)
-    made.until("model", "default", "Accepted")
-    yield made
-    operator.stop()
-    kubectl.run("delete", "namespace", kubectl.namespace, "--wait=false", check=False)
+    try:
+        made.make("Model", "default", MODEL)
+        made.until("model", "default", "Accepted")
+        yield made
+    finally:
+        operator.stop()
+        kubectl.run("delete", "namespace", kubectl.namespace, "--wait=false", check=False)
 
 
 def install(kubectl: Kubectl) -> None:
