@@ -1,0 +1,68 @@
+"""``python -m tests.bench [name …]``: measure, and write the page (only when everything was measured)."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import click
+from tests.bench import apiserver, storage
+from tests.bench.harness import Comparison, Outcome, compare
+from tests.bench.report import PAGE, page
+
+from fairlead.clock import SystemClock
+
+Bench = Callable[[Path], AbstractAsyncContextManager[list[Comparison]]]
+
+SECTIONS: dict[str, tuple[str, str, Bench]] = {
+    "apiserver": (
+        "Embedded API server",
+        (
+            "Next to a dictionary behind bare ASGI on the same web server with the same TLS, which keeps nothing, "
+            "checks nothing and asks nobody: what is over it is the price of durable, checked, authorised and audited "
+            "writes. Eight connections at a time."
+        ),
+        apiserver.comparisons,
+    ),
+    "storage": (
+        "Storage",
+        (
+            "The journal on SQLite with `synchronous=FULL`, with fence, node, span, progress and announcement, next to "
+            "one bare insert and commit in the same library at the same durability."
+        ),
+        storage.comparisons,
+    ),
+}
+
+
+async def measure(bench: Bench) -> list[Outcome]:
+    """Run one section's comparisons, one after the other."""
+    with tempfile.TemporaryDirectory(prefix="fairlead-bench-") as folder:
+        async with bench(Path(folder)) as comparisons:
+            outcomes = []
+            for comparison in comparisons:
+                click.echo(f"  {comparison.title} …", err=True)
+                outcomes.append(await compare(comparison))
+            return outcomes
+
+
+async def main(names: list[str]) -> None:
+    """Measure the named sections, or all."""
+    sections = []
+    for name in names or SECTIONS:
+        title, text, bench = SECTIONS[name]
+        click.echo(title, err=True)
+        sections.append((title, text, await measure(bench)))
+    text = page(sections, day=SystemClock().now().date())
+    click.echo(text)
+    if not names:
+        PAGE.parent.mkdir(parents=True, exist_ok=True)
+        PAGE.write_text(text)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1:]))

@@ -1,0 +1,66 @@
+"""Writes what was measured as a page of the reference."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from datetime import date
+from pathlib import Path
+
+from tests.bench.harness import Arm, Outcome
+
+PAGE = Path("docs/reference/benchmarks.md")
+_HEAD = """\
+# Benchmarks
+
+Written by `make bench`; do not edit. Measured on {day}: {machine}, {cores} cores, Python {python}.
+
+Machines differ and are busy, so read the **ratios**: in each of {rounds} rounds every way is measured once, in an order
+that turns around from round to round, and gives one ratio to the first way. Given are the median and, in brackets, the
+quartiles. "CPU" is the processor time of all processes that take part, the measuring one included, per operation.
+"""
+
+
+def page(sections: Sequence[tuple[str, str, Sequence[Outcome]]], *, day: date) -> str:
+    """Return the whole page. A section is its title, what stands under it, and what was measured."""
+    rounds = sections[0][2][0].comparison.rounds
+    head = _HEAD.format(
+        day=day, machine=platform.machine(), cores=os.cpu_count(), python=platform.python_version(), rounds=rounds
+    )
+    return "\n".join([head, *(line for section in sections for line in _section(*section))])
+
+
+def _section(title: str, text: str, outcomes: Sequence[Outcome]) -> Iterator[str]:
+    yield f"## {title}\n\n{text}\n"
+    latencies = any(outcome.latencies.get(arm.name) for outcome in outcomes for arm in outcome.comparison.arms)
+    yield "| operation | way | CPU ms | CPU ratio | per second | time ratio |" + (
+        " p50 ms | p99 ms |" if latencies else ""
+    )
+    yield "|---|---|---|---|---|---|" + ("---|---|" if latencies else "")
+    for outcome in outcomes:
+        for arm in outcome.comparison.arms:
+            yield _row(outcome, arm, latencies=latencies)
+    yield ""
+
+
+def _row(outcome: Outcome, arm: Arm, *, latencies: bool) -> str:
+    cells = [
+        outcome.comparison.title,
+        arm.name,
+        f"{outcome.median(arm, 'cpu_ms'):.2f}",
+        _ratio(outcome, arm, what="cpu_ms"),
+        f"{1000 / outcome.median(arm, 'wall_ms'):,.4g}",
+        _ratio(outcome, arm, what="wall_ms"),
+    ]
+    if latencies:
+        known = bool(outcome.latencies.get(arm.name))
+        cells += [f"{outcome.quantile(arm, percent):.1f}" if known else "" for percent in (50, 99)]
+    return f"| {' | '.join(cells)} |"
+
+
+def _ratio(outcome: Outcome, arm: Arm, *, what: str) -> str:
+    if arm is outcome.comparison.arms[0]:
+        return "1"
+    middle, low, high = outcome.ratio(arm, what)
+    return f"**{middle:.2f}** ({low:.2f} to {high:.2f})"
