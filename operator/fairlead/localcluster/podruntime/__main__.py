@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 from pathlib import Path
@@ -50,6 +51,7 @@ async def serve(options: argparse.Namespace) -> None:
 def main() -> int:
     """Run the process."""
     options = parse()
+    os.umask(0o077)  # pods' files, tokens among them, are for this user only
     setup(level=options.log_level, fmt="json")
     try:
         asyncio.run(serve(options))

@@ -72,6 +72,7 @@ class Supervisor:
         Raises:
             TerminalError: it cannot run, and why.
         """
+        os.umask(0o077)  # whatever it and its children write is for this user only
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for which in (signal.SIGTERM, signal.SIGINT):
@@ -179,6 +180,7 @@ class Supervisor:
             "FAIRLEAD_GATEWAY_URL": f"https://{_LOOPBACK}:{self._state.ports['gateway']}",
             "FAIRLEAD_PROBE_PORT": str(self._state.ports["operator"]),
             "FAIRLEAD_AGENT_IMAGE": self._options.agent_image,
+            "FAIRLEAD_IDENTITY": f"{USER_AGENT}-{NODE}",  # always the same: it takes its own Lease again after a crash
         }
 
     def _runtime_command(self) -> list[str]:
