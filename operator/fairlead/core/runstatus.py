@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, Protocol
@@ -14,8 +15,10 @@ from fairlead.core.actions import Plan
 from fairlead.core.conditions import Condition, rfc3339
 
 _RESULT_BYTES: Final = 1024
-_MESSAGE_BYTES: Final = 1200
+_MESSAGE_BYTES: Final = 1000
 _CURRENT: Final = 10
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+"""What JSON would write in six characters each; line breaks and tabs stay."""
 _PICO: Final = Decimal(10) ** 12
 
 
@@ -181,8 +184,8 @@ def preview(output: Any) -> str:
 
 
 def cut(text: str, limit: int = _MESSAGE_BYTES) -> str:
-    """Return *text*, cut to *limit* bytes in UTF-8."""
-    raw = text.encode(errors="replace")
+    """Return *text* without control characters, cut to *limit* bytes in UTF-8."""
+    raw = _CONTROL.sub(" ", text).encode(errors="replace")
     if len(raw) <= limit:
         return raw.decode()
     return raw[: limit - 4].decode(errors="ignore") + " …"

@@ -1,0 +1,64 @@
+"""Expiry by one clock: steps of the machines' clocks change nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fairlead.core.leases import Judgement, judge
+
+
+def lease(uid: str, renewed: str, seconds: int = 15) -> dict[str, Any]:
+    spec = {"holderIdentity": uid, "renewTime": renewed, "leaseDurationSeconds": seconds}
+    return {"metadata": {"name": f"pod-{uid}", "namespace": "n"}, "spec": spec}
+
+
+def after(*looks: tuple[float, list[dict[str, Any]]]) -> Judgement:
+    judgement = Judgement()
+    for now, leases in looks:
+        judgement = judge(judgement, leases, now=now, grace=2)
+    return judgement
+
+
+def test_judge_first_sight_gets_a_whole_lease_whatever_its_time_says() -> None:
+    for renewed in ("1970-01-01T00:00:00Z", "2999-01-01T00:00:00Z", ""):
+        assert after((0, [lease("u", renewed)]), (17, [lease("u", renewed)])).alive == {"u"}
+
+
+def test_judge_unchanged_for_longer_than_duration_and_grace_is_over_and_told_once() -> None:
+    looks = [(0.0, [lease("u", "a")]), (17.1, [lease("u", "a")])]
+    over = after(*looks)
+    assert [found.pod for found in over.expired] == ["pod-u"]
+    assert over.alive == frozenset()
+    assert judge(over, [lease("u", "a")], now=19, grace=2).expired == ()
+
+
+@pytest.mark.parametrize("renewed", ["2026-01-01T00:00:10Z", "2020-01-01T00:00:00Z"], ids=["forwards", "backwards"])
+def test_judge_any_change_is_life_even_when_the_agents_clock_jumps(renewed: str) -> None:
+    looks = [(0.0, [lease("u", "2026-01-01T00:00:00Z")]), (16.0, [lease("u", renewed)]), (30.0, [lease("u", renewed)])]
+    assert after(*looks).alive == {"u"}
+
+
+def test_judge_a_judge_that_slept_sees_the_renewal_first() -> None:
+    assert after((0, [lease("u", "a")]), (1000, [lease("u", "b")])).alive == {"u"}
+
+
+def test_judge_over_comes_back_when_it_is_renewed() -> None:
+    assert after((0, [lease("u", "a")]), (20, [lease("u", "a")]), (21, [lease("u", "b")])).alive == {"u"}
+
+
+def test_judge_each_lease_by_its_own_duration() -> None:
+    leases = [lease("slow", "a", 60), lease("quick", "a", 3)]
+    judgement = after((0, leases), (10, leases))
+    assert judgement.alive == {"slow"}
+    assert [found.holder for found in judgement.expired] == ["quick"]
+
+
+def test_judge_new_pod_of_the_same_name_is_another_one() -> None:
+    judgement = after((0, [lease("old", "a")]), (16.9, [lease("new", "a")]), (30, [lease("new", "a")]))
+    assert judgement.alive == {"new"}
+
+
+def test_judge_lease_without_holder_is_ignored() -> None:
+    assert after((0, [lease("", "a")])).alive == frozenset()

@@ -1,0 +1,306 @@
+"""Plans of the declared kinds: what changes, what is said, and that a second pass does nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from fairlead.core import names
+from fairlead.core.actions import Create, Delete, Plan
+from fairlead.core.agent import Observed as AgentObserved
+from fairlead.core.agent import plan_agent
+from fairlead.core.manifests import PodSettings, build_pool_pod, build_run_pod, build_started_run
+from fairlead.core.model import plan_model
+from fairlead.core.references import References
+from fairlead.core.statuses import status_patch
+from fairlead.core.workflow import Observed, plan_workflow
+from fairlead.core.workflowrun import plan_run_pods
+from fairlead_agent.graph import check
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+SETTINGS = PodSettings(image="agent:1", pull_policy="IfNotPresent", gateway_url="https://g", gateway_ca="pem")
+NODES = [{"name": "a", "llm": {"prompt": "x"}}]
+
+
+def make(kind: str, name: str, spec: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    meta = {"name": name, "namespace": "n", "uid": f"{kind}-{name}", "generation": 1, "resourceVersion": "1"}
+    return {"apiVersion": names.API_VERSION, "kind": kind, "metadata": meta, "spec": dict(spec), **more}
+
+
+MODEL = make("Model", "m", {"model": "ollama_chat/x"})
+THERE = References(models={"m": MODEL})
+
+
+def ready(plan: Plan) -> tuple[str, str]:
+    found = {condition.type: condition for condition in plan.conditions}
+    return found["Ready"].status, found["Ready"].reason
+
+
+def observed(workflow: dict[str, Any], there: References = THERE, runs: tuple[Any, ...] = ()) -> Observed:
+    return Observed(problems=check(workflow["spec"]), there=there, runs=runs)
+
+
+def with_status(obj: dict[str, Any], plan: Plan) -> dict[str, Any]:
+    return obj | {"status": {**obj.get("status", {}), **status_patch(obj, plan, now=NOW)}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        pytest.param({"model": "ollama_chat/x"}, ("True", "Accepted"), id="provider"),
+        pytest.param({"scripted": {"responses": [{"reply": "x"}]}}, ("True", "Accepted"), id="scripted"),
+        pytest.param({"model": "x", "fallbacks": ["y"]}, ("False", "NotSupported"), id="not-built"),
+        pytest.param({"scripted": {"responses": [{"match": "(", "reply": "x"}]}}, ("False", "InvalidSpec"), id="regex"),
+    ],
+)
+def test_plan_model(spec: dict[str, Any], expected: tuple[str, str]) -> None:
+    model = make("Model", "m", spec)
+    plan = plan_model(model)
+    assert ready(plan) == expected
+    assert status_patch(with_status(model, plan), plan_model(with_status(model, plan)), now=NOW) == {}
+
+
+@pytest.mark.parametrize(
+    ("spec", "there", "expected"),
+    [
+        pytest.param({"model": "m", "nodes": NODES}, THERE, ("True", "Accepted"), id="valid"),
+        pytest.param({"model": "m", "nodes": NODES}, References(), ("False", "ModelNotFound"), id="no-model"),
+        pytest.param(
+            {"nodes": NODES, "model": "m", "runsOn": {"agent": "b"}}, THERE, ("False", "AgentNotFound"), id="no-agent"
+        ),
+        pytest.param({"nodes": NODES}, THERE, ("False", "InvalidGraph"), id="llm-without-model"),
+        pytest.param(
+            {"model": "m", "nodes": [{"name": "a", "needs": ["z"], "llm": {"prompt": "x"}}]},
+            THERE,
+            ("False", "InvalidGraph"),
+            id="unknown-need",
+        ),
+        pytest.param(
+            {"model": "m", "nodes": NODES, "budget": {"maxTokens": 1}}, THERE, ("False", "NotSupported"), id="budget"
+        ),
+        pytest.param({"nodes": [{"name": "a", "tool": {"name": "no"}}]}, THERE, ("False", "ToolNotFound"), id="tool"),
+        pytest.param(
+            {"model": "m", "nodes": NODES},
+            References(models={"m": make("Model", "m", {"model": "x", "fallbacks": ["y"]})}),
+            ("False", "NotSupported"),
+            id="model-that-cannot-be-used",
+        ),
+    ],
+)
+def test_plan_workflow(spec: dict[str, Any], there: References, expected: tuple[str, str]) -> None:
+    workflow = make("Workflow", "w", spec)
+    plan = plan_workflow(workflow, observed(workflow, there))
+    assert ready(plan) == expected
+    assert plan.actions == ()
+
+
+def test_plan_workflow_missing_is_reconciling_and_wrong_is_stalled() -> None:
+    waiting = make("Workflow", "w", {"model": "m", "nodes": NODES})
+    plan = plan_workflow(waiting, observed(waiting, References()))
+    assert {condition.type for condition in plan.conditions} == {"Ready", "Reconciling"}
+    wrong = make("Workflow", "w", {"nodes": []})
+    plan = plan_workflow(wrong, observed(wrong))
+    assert {condition.type for condition in plan.conditions} == {"Ready", "Stalled"}
+
+
+def test_plan_workflow_on_apply_starts_once() -> None:
+    workflow = make("Workflow", "w", {"model": "m", "nodes": NODES, "startPolicy": "OnApply"})
+    first = plan_workflow(workflow, observed(workflow))
+    assert first.actions == (Create(build_started_run(workflow)),)
+    after = with_status(workflow, first)
+    assert plan_workflow(after, observed(after)).actions == ()
+    changed = {**after, "metadata": {**after["metadata"], "generation": 2}}
+    (again,) = plan_workflow(changed, observed(changed)).actions
+    assert isinstance(again, Create)
+    assert again.obj["metadata"]["name"] != first.actions[0].obj["metadata"]["name"]
+
+
+def test_plan_workflow_revision_follows_what_it_uses() -> None:
+    workflow = make("Workflow", "w", {"model": "m", "nodes": NODES})
+    other = References(models={"m": make("Model", "m", {"model": "other"})})
+    revisions = {plan_workflow(workflow, observed(workflow, there)).status["revision"] for there in (THERE, other)}
+    assert len(revisions) == 2
+
+
+def run_of(workflow: dict[str, Any], name: str, *, succeeded: str, ended: str) -> dict[str, Any]:
+    owner = [{"uid": workflow["metadata"]["uid"], "controller": True, "kind": "Workflow"}]
+    conditions = [{"type": "Succeeded", "status": succeeded}, {"type": "Finished", "status": "True"}]
+    run = make("WorkflowRun", name, {}, status={"completionTime": ended, "conditions": conditions})
+    run["metadata"]["ownerReferences"] = owner
+    return run
+
+
+def test_plan_workflow_prunes_the_oldest_of_its_own_finished_runs() -> None:
+    workflow = make("Workflow", "w", {"model": "m", "nodes": NODES, "successfulRunsHistoryLimit": 1})
+    runs = [run_of(workflow, f"r{n}", succeeded="True", ended=f"2026-01-0{n}T00:00:00Z") for n in (1, 3, 2)]
+    failed = run_of(workflow, "failed", succeeded="False", ended="2025-01-01T00:00:00Z")
+    foreign = make("WorkflowRun", "foreign", {}, status=runs[0]["status"])
+    active = run_of(workflow, "active", succeeded="True", ended="")
+    active["status"]["conditions"] = []
+    plan = plan_workflow(workflow, observed(workflow, runs=(*runs, failed, foreign, active)))
+    assert [action.obj["metadata"]["name"] for action in plan.actions] == ["r2", "r1"]
+
+
+AGENT = make("Agent", "a", {"scale": {"min": 2}})
+
+
+def pods_of(agent: dict[str, Any], count: int, **status: Any) -> list[dict[str, Any]]:
+    pods = [build_pool_pod(agent, slot, SETTINGS) for slot in range(count)]
+    for pod in pods:
+        pod["metadata"]["uid"] = f"uid-{pod['metadata']['name']}"
+        pod["status"] = status
+    return pods
+
+
+def look(pods: list[dict[str, Any]], *alive: str, **more: Any) -> AgentObserved:
+    return replace(AgentObserved(pods, frozenset(alive), 0, SETTINGS), **more)
+
+
+def names_of(plan: Plan, kind: type) -> list[str]:
+    return [action.obj["metadata"]["name"] for action in plan.actions if isinstance(action, kind)]
+
+
+def test_plan_agent_absent_pods_are_created() -> None:
+    plan = plan_agent(AGENT, look([]))
+    assert names_of(plan, Create) == ["a-0", "a-1"]
+    assert ready(plan) == ("False", "ScalingUp")
+
+
+def test_plan_agent_second_pass_does_nothing() -> None:
+    pods = pods_of(AGENT, 2)
+    assert plan_agent(AGENT, look(pods)).actions == ()
+    plan = plan_agent(AGENT, look(pods, "uid-a-0", "uid-a-1"))
+    assert plan.actions == ()
+    assert ready(plan) == ("True", "Available")
+    assert plan.status["pods"] == "2/2"
+
+
+def test_plan_agent_ended_pods_are_deleted_before_their_slot_is_filled() -> None:
+    pods = pods_of(AGENT, 2)
+    pods[0]["status"] = {"phase": "Failed"}
+    plan = plan_agent(AGENT, look(pods, "uid-a-1"))
+    assert names_of(plan, Delete) == ["a-0"]
+    assert names_of(plan, Create) == []
+    assert names_of(plan_agent(AGENT, look(pods[1:], "uid-a-1")), Create) == ["a-0"]
+
+
+def test_plan_agent_surplus_pods_go() -> None:
+    smaller = make("Agent", "a", {"scale": {"min": 1}})
+    plan = plan_agent(smaller, look(pods_of(AGENT, 3), "uid-a-0"))
+    assert names_of(plan, Delete) == ["a-1", "a-2"]
+
+
+def test_plan_agent_changed_pods_are_replaced_one_at_a_time() -> None:
+    changed = make("Agent", "a", {"scale": {"min": 2}, "concurrency": 9})
+    pods = pods_of(AGENT, 2)
+    assert names_of(plan_agent(changed, look(pods, "uid-a-0", "uid-a-1")), Delete) == ["a-0"]
+    pods[0]["metadata"]["deletionTimestamp"] = "now"
+    assert names_of(plan_agent(changed, look(pods, "uid-a-0", "uid-a-1")), Delete) == []
+    fresh = pods_of(changed, 1) + pods[1:]
+    assert names_of(plan_agent(changed, look(fresh, "uid-a-1")), Delete) == []
+    assert names_of(plan_agent(changed, look(fresh, "uid-a-0", "uid-a-1")), Delete) == ["a-1"]
+
+
+def test_plan_agent_changed_pod_that_never_worked_is_replaced_at_once() -> None:
+    changed = make("Agent", "a", {"scale": {"min": 2}, "pod": {"image": "right:1"}})
+    assert names_of(plan_agent(changed, look(pods_of(AGENT, 2), "uid-a-1")), Delete) == ["a-0"]
+
+
+def test_plan_agent_foreign_pods_are_left_alone() -> None:
+    namesake = make("Agent", "a", {"scale": {"min": 2}})
+    namesake["metadata"]["uid"] = "another"
+    plan = plan_agent(namesake, look(pods_of(AGENT, 2)))
+    assert names_of(plan, Delete) == []
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        pytest.param({"settings": None}, ("False", "GatewayUnavailable"), id="no-gateway"),
+        pytest.param({"model_missing": "m"}, ("False", "ModelNotFound"), id="no-model"),
+    ],
+)
+def test_plan_agent_waits(more: dict[str, Any], expected: tuple[str, str]) -> None:
+    assert ready(plan_agent(AGENT, look([], **more))) == expected
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        pytest.param(
+            {"containerStatuses": [{"state": {"waiting": {"reason": "ImagePullBackOff", "message": "no"}}}]},
+            "ImagePullFailed",
+            id="image",
+        ),
+        pytest.param(
+            {"containerStatuses": [{"state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}, "PodFailing", id="crash"
+        ),
+        pytest.param(
+            {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3"}]},
+            "PodPending",
+            id="unschedulable",
+        ),
+        pytest.param({"phase": "Running"}, "ScalingUp", id="not-registered"),
+    ],
+)
+def test_plan_agent_tells_why_not(status: dict[str, Any], reason: str) -> None:
+    assert ready(plan_agent(AGENT, look(pods_of(AGENT, 2, **status)))) == ("False", reason)
+
+
+def test_plan_agent_reserved_environment_is_refused() -> None:
+    agent = make("Agent", "a", {"pod": {"env": [{"name": "FAIRLEAD_TOKEN_FILE", "value": "/etc/passwd"}]}})
+    plan = plan_agent(agent, look(pods_of(agent, 1)))
+    assert ready(plan) == ("False", "InvalidSpec")
+    assert names_of(plan, Delete) == ["a-0"]
+
+
+def test_build_pool_pod_takes_only_what_is_allowed() -> None:
+    pod_options = {
+        "image": "mine:1",
+        "labels": {"team": "x", names.AGENT_LABEL: "other", "app.kubernetes.io/managed-by": "me"},
+        "annotations": {names.POOL_ANNOTATION: "stolen", "note": "y"},
+        "env": [{"name": "TZ", "value": "UTC"}, {"name": "FAIRLEAD_GATEWAY_URL", "value": "http://evil"}],
+        "hostNetwork": True,
+        "nodeSelector": {"disk": "ssd"},
+    }
+    spec = {"pod": pod_options, "leaseDurationSeconds": 7, "resources": {"limits": {"cpu": 2}}}
+    pod = build_pool_pod(make("Agent", "a", spec), 0, SETTINGS)
+    assert pod["metadata"]["labels"] == {**names.PART_OF_LABELS, "team": "x", names.AGENT_LABEL: "a"}
+    assert pod["metadata"]["annotations"]["note"] == "y"
+    assert names.POOL_ANNOTATION not in pod["metadata"]["annotations"]
+    assert pod["metadata"]["annotations"][names.LEASE_SECONDS_ANNOTATION] == "7"
+    env = {entry["name"]: entry["value"] for entry in pod["spec"]["containers"][0]["env"]}
+    assert env["FAIRLEAD_GATEWAY_URL"] == "https://g"
+    assert env["TZ"] == "UTC"
+    assert "hostNetwork" not in pod["spec"]
+    assert pod["spec"]["nodeSelector"] == {"disk": "ssd"}
+    assert pod["spec"]["containers"][0]["resources"] == {"limits": {"cpu": "2"}}
+
+
+def test_names_of_children_fit_whatever_the_parent_is_called() -> None:
+    long = make("Agent", "x" * 253, {})
+    pod = build_pool_pod(long, 7, SETTINGS)
+    assert len(pod["metadata"]["name"]) <= 63
+    assert len(pod["metadata"]["labels"][names.AGENT_LABEL]) <= 63
+    assert names.agent_pool("c", "n", "x" * 253) == names.agent_pool(
+        "c", "n", pod["metadata"]["labels"][names.AGENT_LABEL]
+    )
+
+
+def test_plan_run_pods_one_while_active_and_a_new_name_for_each_attempt() -> None:
+    run = make("WorkflowRun", "r", {})
+    (first,) = plan_run_pods(run, [], attempt=0, active=True, settings=SETTINGS)
+    assert isinstance(first, Create)
+    assert first.obj == build_run_pod(run, 0, SETTINGS)
+    pod = first.obj | {"status": {"phase": "Running"}}
+    assert plan_run_pods(run, [pod], attempt=1, active=True, settings=SETTINGS) == ()
+    (gone,) = plan_run_pods(run, [pod | {"status": {"phase": "Failed"}}], attempt=1, active=True, settings=SETTINGS)
+    assert isinstance(gone, Delete)
+    (second,) = plan_run_pods(run, [], attempt=1, active=True, settings=SETTINGS)
+    assert second.obj["metadata"]["name"] != first.obj["metadata"]["name"]
+    assert plan_run_pods(run, [], attempt=1, active=False, settings=SETTINGS) == ()
+    assert plan_run_pods(run, [], attempt=1, active=True, settings=None) == ()

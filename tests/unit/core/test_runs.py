@@ -1,0 +1,234 @@
+"""Acceptance and status of runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from fairlead.api.conditions import Reason
+from fairlead.core import names, runstatus
+from fairlead.core.actions import Plan
+from fairlead.core.references import References
+from fairlead.core.statuses import hindered, status_patch
+from fairlead.core.workflowrun import Accepted, Rejected, Waiting, accept, pool_of, source_of
+from fairlead.storage.base import Run, RunState
+from fairlead.testing.storage import NOW, make_run
+from fairlead_agent.graph import check
+
+NODES = [{"name": "a", "llm": {"prompt": "x"}}]
+
+
+def make(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    meta = {"name": name, "namespace": "n", "uid": f"{kind}-{name}", "generation": 1}
+    return {"apiVersion": names.API_VERSION, "kind": kind, "metadata": meta, "spec": spec}
+
+
+WORKFLOW = make(
+    "Workflow", "w", {"model": "m", "nodes": NODES, "inputs": [{"name": "i", "type": "integer", "default": 1}]}
+)
+THERE = References(models={"m": make("Model", "m", {"model": "x"})}, agents={"g": make("Agent", "g", {})})
+
+
+def decide(spec: dict[str, Any], workflow: dict[str, Any] | None = WORKFLOW, there: References = THERE) -> Any:
+    run = make("WorkflowRun", "r", spec)
+    source = source_of(run, workflow)
+    problems = check(source.spec) if source is not None else []
+    return accept(run, source, there, problems=problems)
+
+
+REF = {"workflowRef": {"name": "w"}}
+
+
+def test_accept_freezes_everything_under_one_digest() -> None:
+    verdict = decide(REF | {"inputs": {"i": 2}})
+    assert isinstance(verdict, Accepted)
+    assert verdict.inputs == {"i": 2}
+    assert verdict.revision == names.digest(verdict.document)
+    assert verdict.document["workflow"]["uid"] == "Workflow-w"
+    assert verdict.document["models"] == {"m": {"model": "x"}}
+    assert verdict.document["agents"] == {}
+
+
+def test_accept_takes_the_agent_along() -> None:
+    workflow = make("Workflow", "w", {"model": "m", "nodes": NODES, "runsOn": {"agent": "g"}})
+    verdict = decide(REF, workflow)
+    assert isinstance(verdict, Accepted)
+    assert verdict.document["agents"] == {"g": {}}
+    assert pool_of(make("WorkflowRun", "r", {}), verdict.source, "c") == "c/n/agent/g"
+
+
+def test_accept_inline_workflow_has_a_pool_of_its_own() -> None:
+    verdict = decide({"workflow": {"model": "m", "nodes": NODES}})
+    assert isinstance(verdict, Accepted)
+    assert verdict.source.name == ""
+    assert pool_of(make("WorkflowRun", "r", {}), verdict.source, "c") == "c/n/run/WorkflowRun-r"
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason", "words"),
+    [
+        pytest.param(REF | {"inputs": {"i": "two"}}, "InvalidInputs", "integer", id="type"),
+        pytest.param(REF | {"inputs": {"j": 1}}, "InvalidInputs", '"j"', id="unknown"),
+        pytest.param(REF | {"priority": 3}, "NotSupported", "spec.priority", id="not-built"),
+        pytest.param({"workflow": {"model": "m", "nodes": []}}, "InvalidGraph", "spec.workflow.nodes", id="graph"),
+        pytest.param(
+            {"workflowRef": {"name": "w", "revision": "00"}}, "RevisionNotFound", "spec.workflowRef", id="old"
+        ),
+    ],
+)
+def test_accept_rejects(spec: dict[str, Any], reason: str, words: str) -> None:
+    verdict = decide(spec)
+    assert isinstance(verdict, Rejected)
+    assert verdict.reason == reason
+    assert words in verdict.message
+
+
+def test_accept_waits_for_what_is_not_there() -> None:
+    verdict = decide(REF, None)
+    assert isinstance(verdict, Waiting)
+    assert (verdict.reason, verdict.seconds) == ("WorkflowNotFound", 300)
+    verdict = decide(REF, WORKFLOW, References())
+    assert isinstance(verdict, Waiting)
+    assert verdict.reason == "ModelNotFound"
+
+
+def conditions(plan: Plan) -> dict[str, tuple[str, str]]:
+    return {condition.type: (condition.status, condition.reason) for condition in plan.conditions}
+
+
+def summary(**changes: Any) -> Plan:
+    return runstatus.summarize(make_run(**changes), generation=1, agent="g", waits_for="")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        pytest.param({}, {"Succeeded": ("Unknown", "Queued"), "Reconciling": ("True", "Queued")}, id="queued"),
+        pytest.param(
+            {"state": RunState.RUNNING, "pod": "p", "attempt": 1},
+            {"Succeeded": ("Unknown", "Running"), "Reconciling": ("True", "Running")},
+            id="running",
+        ),
+        pytest.param(
+            {"attempt": 1},
+            {"Succeeded": ("Unknown", "Recovering"), "Reconciling": ("True", "Recovering")},
+            id="recovering",
+        ),
+        pytest.param(
+            {"state": RunState.RUNNING, "cancel_reason": "Cancelled"},
+            {"Succeeded": ("Unknown", "Stopping"), "Reconciling": ("True", "Stopping")},
+            id="stopping",
+        ),
+        pytest.param(
+            {"state": RunState.SUCCEEDED, "finished_at": NOW},
+            {"Succeeded": ("True", "Succeeded")},
+            id="succeeded",
+        ),
+        pytest.param(
+            {"state": RunState.FAILED, "reason": "NodeFailed", "message": "no", "finished_at": NOW},
+            {"Succeeded": ("False", "NodeFailed"), "Stalled": ("True", "NodeFailed")},
+            id="failed",
+        ),
+        pytest.param(
+            {"state": RunState.CANCELLED, "reason": "Cancelled", "finished_at": NOW},
+            {"Succeeded": ("False", "Cancelled")},
+            id="cancelled",
+        ),
+    ],
+)
+def test_summarize_conditions(changes: dict[str, Any], expected: dict[str, Any]) -> None:
+    found = conditions(summary(**changes))
+    finished = found.pop("Finished")
+    assert finished[0] == ("True" if "finished_at" in changes else "False")
+    assert found == expected
+
+
+def test_summarize_fields() -> None:
+    end = NOW + timedelta(minutes=2, seconds=5)
+    status = summary(
+        state=RunState.SUCCEEDED,
+        finished_at=end,
+        done=4,
+        total=7,
+        cost=13_400_000_000,
+        input_tokens=3,
+        output_tokens=4,
+        output={"a": 1},
+        attempt=2,
+        pod="p",
+    ).status
+    assert status["cost"] == {"total": "0.0134", "currency": "USD"}
+    assert (status["progress"], status["duration"], status["result"]) == ("4/7", "2m5s", '{"a":1}')
+    assert status["usage"] == {"inputTokens": 3, "outputTokens": 4}
+
+
+def test_summarize_an_unknown_price_is_never_zero() -> None:
+    assert summary(cost=5, unpriced_calls=1).status["cost"]["total"] == "n/a"
+
+
+@given(
+    message=st.text(max_size=5000),
+    output=st.text(max_size=5000),
+    names=st.lists(st.text("a", max_size=63), max_size=40),
+)
+@example(message="\0" * 5000, output="\0" * 5000, names=["a" * 63] * 40)
+@example(message='"' * 5000, output='\n"' * 5000, names=["a" * 63] * 40)
+@example(message="\N{GRINNING FACE}" * 5000, output="\N{GRINNING FACE}" * 5000, names=["a" * 63] * 40)
+def test_status_stays_under_eight_kibibytes(message: str, output: str, names: list[str]) -> None:
+    run: Run = make_run(state=RunState.FAILED, message=message, output=output, finished_at=NOW, current=tuple(names))
+    for record in (run, replace(run, state=RunState.RUNNING, finished_at=None)):
+        plan = runstatus.summarize(record, generation=1, agent="g" * 253, waits_for=message)
+        patch = status_patch(make("WorkflowRun", "r", {}), plan, now=NOW)
+        assert len(orjson.dumps(patch)) < 8192
+        assert len(str(patch.get("result", ""))) <= 1024
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.85, "850ms"), (12, "12s"), (60, "1m"), (185, "3m5s"), (7200, "2h"), (7800, "2h10m"), (-1, "0ms")],
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert runstatus.duration(timedelta(seconds=seconds)) == text
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"), [(0, "0"), (1, "0.000000000001"), (10**12, "1"), (1_500_000_000_000, "1.5")]
+)
+def test_dollars_are_exact(amount: int, text: str) -> None:
+    assert runstatus.dollars(amount) == text
+
+
+def test_status_patch_says_nothing_twice_and_keeps_transition_times() -> None:
+    run = make("WorkflowRun", "r", {})
+    plan = summary()
+    run["status"] = status_patch(run, plan, now=NOW)
+    assert status_patch(run, plan, now=NOW + timedelta(hours=1)) == {}
+    changed = status_patch(run, summary(state=RunState.RUNNING), now=NOW + timedelta(hours=1))
+    times = {found["type"]: found["lastTransitionTime"] for found in changed["conditions"]}
+    assert times["Succeeded"] == run["status"]["conditions"][0]["lastTransitionTime"]
+
+
+def test_hindered_says_so_in_the_summary_of_the_kind() -> None:
+    for kind, summary_type in (("WorkflowRun", "Succeeded"), ("Agent", "Ready")):
+        found = conditions(hindered(kind, Reason.PROGRESSING_WITH_RETRY, "later", generation=1))
+        assert found[summary_type][1] == "ProgressingWithRetry"
+        assert found["Reconciling"] == ("True", "ProgressingWithRetry")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason", "warning"),
+    [
+        ({"state": RunState.SUCCEEDED}, "RunSucceeded", False),
+        ({"state": RunState.FAILED, "reason": "NodeFailed"}, "RunFailed", True),
+        ({"state": RunState.CANCELLED}, "RunCancelled", False),
+    ],
+)
+def test_event_of(changes: dict[str, Any], reason: str, *, warning: bool) -> None:
+    found = runstatus.event_of(make_run(**changes))
+    assert (found[0], found[2]) == (reason, warning)
