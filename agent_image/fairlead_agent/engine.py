@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import traceback
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -49,6 +50,8 @@ MAX_BATCH: Final = 2 << 20
 """Bytes of outputs in one append; one entry may be larger."""
 MAX_ENTRIES: Final = 500
 DEFAULT_TIMEOUT: Final = 600.0
+MAX_TIMEOUT: Final = 86_400.0
+"""Seconds that the gateway waits for a call at most."""
 
 
 class Fenced(Exception):
@@ -66,7 +69,7 @@ class AppendRefused(Exception):
 class Port(Protocol):
     """The way out of the engine. `append` and `call` may raise `Fenced`."""
 
-    async def append(self, first: int, entries: Sequence[Entry], progress: Progress) -> None:
+    async def append(self, first: int, entries: Sequence[Entry], progress: Progress | None) -> None:
         """Add entries to the journal; they are committed when this returns (`AppendRefused`: they will never be)."""
 
     async def call(self, call: Call) -> CallReply:
@@ -108,7 +111,10 @@ class Execution:
         self._task = task
         self._port = port
         self._now = now
-        self._length = len(task.journal)
+        self._length = 0
+        self._begun: set[str] = set()
+        """Nodes that are started and not finished, by what is committed."""
+        self._note(task.journal)
         self._events: asyncio.Queue[_Event] = asyncio.Queue()
         self._tries: dict[Work, asyncio.Task[None]] = {}
 
@@ -122,17 +128,21 @@ class Execution:
         Raises:
             Fenced: another attempt owns the task.
         """
+        timer: asyncio.Task[None] | None = None
         try:
             schedule = self._replay(parse_graph(self._task.spec))
+            if schedule.ended is not None:
+                return schedule.ended
+            timer = self._start_timer()
+            return await self._drive(schedule)
+        except Fenced:
+            raise
         except GraphError as error:
             return await self._give_up("InvalidGraph", str(error))
-        if schedule.ended is not None:
-            return schedule.ended
-        timer = self._start_timer()
-        try:
-            return await self._drive(schedule)
         except AppendRefused as refusal:
             return await self._give_up(refusal.reason, str(refusal))
+        except Exception as error:  # noqa: BLE001 - a bug must end the run, not hang it
+            return await self._give_up("InternalError", "".join(traceback.format_exception_only(error)).strip())
         finally:
             await _cancel([*self._tries.values(), *([timer] if timer else [])])
 
@@ -237,7 +247,7 @@ class Execution:
             action="llm" if is_llm else "tool",
             node=work.node,
             item=work.item,
-            timeout_seconds=timeout or DEFAULT_TIMEOUT,
+            timeout_seconds=min(timeout or DEFAULT_TIMEOUT, MAX_TIMEOUT),
             llm=request if isinstance(request, LlmRequest) else None,
             tool=request if isinstance(request, ToolRequest) else None,
         )
@@ -249,18 +259,30 @@ class Execution:
                 self._report(batch)
                 await self._port.flush()
             await self._port.append(self._length, batch, schedule.progress())
-            self._length += len(batch)
+            self._note(batch)
             if not ends:
                 self._report(batch)
 
+    def _note(self, committed: Sequence[Entry]) -> None:
+        self._length += len(committed)
+        for entry in committed:
+            if entry.kind is Kind.NODE_STARTED:
+                self._begun.add(entry.node)
+            elif entry.kind is Kind.NODE_FINISHED:
+                self._begun.discard(entry.node)
+
     async def _give_up(self, reason: str, message: str) -> Entry:
-        """End a run that cannot be run on."""
-        info = ErrorInfo(reason=reason, message=message, retryable=False)
-        entry = Entry(kind=Kind.RUN_FINISHED, at=self._now(), state=State.FAILED, reason=reason, error=info)
-        self._report([entry])
+        """End a run that cannot be run on, with every node that is not finished."""
+        at, info = self._now(), ErrorInfo(reason=reason, message=message, retryable=False)
+        entries = [
+            Entry(kind=Kind.NODE_FINISHED, node=name, at=at, state=State.CANCELLED, reason=reason)
+            for name in sorted(self._begun)
+        ]
+        entries.append(Entry(kind=Kind.RUN_FINISHED, at=at, state=State.FAILED, reason=reason, error=info))
+        self._report(entries)
         await self._port.flush()
-        await self._port.append(self._length, [entry], Progress(done=0, total=0))
-        return entry
+        await self._port.append(self._length, entries, None)
+        return entries[-1]
 
     def _report(self, entries: Sequence[Entry]) -> None:
         """Tell people what was committed. The starts and good ends of items would be too many lines."""

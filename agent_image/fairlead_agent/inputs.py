@@ -12,6 +12,7 @@ from fairlead_agent.problems import Problem, did_you_mean
 
 TYPES: Final = ("string", "number", "integer", "boolean", "array", "object")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+_WORDS: Final = frozenset({"true", "false", "null", "in"})
 MAX_BYTES: Final = 1 << 20
 """The most that the inputs of one run may take, as JSON."""
 
@@ -75,6 +76,8 @@ def _entry_problems(path: str, entry: Mapping[str, Any]) -> Iterator[Problem]:
     name = entry["name"]
     if not _NAME.fullmatch(name):
         yield _problem(f"{path}.name", f'input name "{name}" must be letters, digits and _, not beginning with a digit')
+    if name in _WORDS:
+        yield _problem(f"{path}.name", f'input name "{name}" is a word of CEL: choose another name')
     if entry.get("type", "string") not in TYPES:
         yield _problem(f"{path}.type", f'input "{name}": type is one of {", ".join(TYPES)}')
         return

@@ -26,7 +26,7 @@ class TaskPort:
         self._task = task
         self._lines: deque[LogLine] = deque(maxlen=MAX_WAITING)
 
-    async def append(self, first: int, entries: Sequence[Entry], progress: Progress) -> None:
+    async def append(self, first: int, entries: Sequence[Entry], progress: Progress | None) -> None:
         """Add entries to the journal; they are committed when this returns."""
         message = Append(attempt=self._task.attempt, first=first, entries=tuple(entries), progress=progress)
         try:

@@ -338,7 +338,8 @@ def step(
 
 def output_size(output: Any) -> int:
     """Return how many bytes *output* takes as JSON."""
-    return len(json.dumps(output, ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass"))
+    text = json.dumps(output, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return len(text.encode(errors="surrogatepass"))
 
 
 def _skipped(name: str, reason: str, at: datetime) -> Entry:

@@ -283,3 +283,28 @@ def test_main_says_what_is_wrong(arguments: list[str], env: dict[str, str], code
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == code
     assert text in done.stdout + done.stderr
+
+
+def test_agent_ends_when_told_to_before_it_could_register(gateway: Any, pod: Any, wait: Any) -> None:
+    gateway.down = True
+    process = pod.start()
+    wait(lambda: pod.log.exists() and "no_answer" in pod.log.read_text())
+    assert terminate(process) == 0
+
+
+def test_agent_starts_without_the_libraries_of_command_lines(gateway: Any, pod: Any) -> None:
+    code = """
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"click", "prompt_toolkit", "pygments", "rich", "typer"}:
+            raise ModuleNotFoundError(name, name=name)
+sys.meta_path.insert(0, Missing())
+from fairlead_agent.main import main
+sys.exit(main([]))
+"""
+    gateway.once = True
+    gateway.submit({"nodes": [tool("a", when="1 + 1 == 2")]})
+    done = subprocess.run([sys.executable, "-c", code], env=pod.env, capture_output=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert gateway.ended().state is State.SUCCEEDED

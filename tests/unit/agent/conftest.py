@@ -86,7 +86,7 @@ class World:
         if self.death.is_set():
             await asyncio.Future()
 
-    async def append(self, first: int, entries: Sequence[Entry], progress: Progress) -> None:
+    async def append(self, first: int, entries: Sequence[Entry], progress: Progress | None) -> None:
         await self._boundary()
         if self.fenced:
             raise Fenced
@@ -99,7 +99,7 @@ class World:
         assert sum(output_size(entry.output) for entry in entries) < 4 << 20
         self.journal += [Entry.model_validate_json(entry.model_dump_json(by_alias=True)) for entry in entries]
         self.started |= {(entry.node, entry.item) for entry in entries}
-        self.progress.append(progress)
+        self.progress += [progress] if progress else []
         await self._boundary()
 
     async def call(self, call: Call) -> CallReply:

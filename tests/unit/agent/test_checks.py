@@ -120,6 +120,7 @@ def test_check_finds_nothing_in_a_good_workflow() -> None:
         pytest.param(
             spec(llm("a"), inputs=[{"name": "x"}, {"name": "x"}]), "inputs[1].name", "twice", id="input-twice"
         ),
+        pytest.param(spec(llm("a"), inputs=[{"name": "in"}]), "inputs[0].name", "a word of CEL", id="input-keyword"),
         pytest.param({}, "nodes", "at least one node", id="empty"),
         pytest.param([], "", "the spec is a map, not array", id="no-map"),
     ],

@@ -339,10 +339,28 @@ def test_run_ends_a_run_whose_graph_is_wrong(simulation: Any) -> None:
 
 def test_run_ends_a_run_whose_journal_is_refused(simulation: Any) -> None:
     def refuse(entries: Any) -> str:
-        return "TooLarge" if any(entry.kind is Kind.NODE_FINISHED for entry in entries) else ""
+        return "TooLarge" if any(entry.state is State.SUCCEEDED for entry in entries) else ""
 
     world = simulation.finish({"nodes": [tool("a")]}, refuse=refuse)
     assert (world.end.state, world.end.reason) == (State.FAILED, "TooLarge")
+    assert (world.node("a").state, world.node("a").reason) == (State.CANCELLED, "TooLarge")
+
+
+def test_run_ends_a_run_that_meets_a_bug(simulation: Any) -> None:
+    world = simulation.finish({"nodes": [tool("a")]}, handler=lambda _call: _give(float("nan")))
+    assert (world.end.state, world.end.reason) == (State.FAILED, "InternalError")
+    assert "JSON" in world.end.error.message
+    assert world.node("a").state is State.CANCELLED
+
+
+def test_run_bounds_the_time_of_a_call(simulation: Any) -> None:
+    seen: list[float] = []
+
+    async def handler(call: Call) -> Any:
+        seen.append(call.timeout_seconds)
+
+    simulation.finish({"nodes": [tool("a", timeoutSeconds=31_536_000)]}, handler=handler)
+    assert seen == [86_400]
 
 
 def test_run_never_renders_what_was_rendered(simulation: Any) -> None:
