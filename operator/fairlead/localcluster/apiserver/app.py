@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+import orjson
 import structlog
 
 from fairlead.localcluster.apiserver.audit import AuditLog
 from fairlead.localcluster.apiserver.authn import authenticate, impersonate
 from fairlead.localcluster.apiserver.cluster import Cluster
-from fairlead.localcluster.apiserver.errors import ApiError, forbidden, internal
+from fairlead.localcluster.apiserver.errors import ApiError, bad_request, forbidden, internal
 from fairlead.localcluster.apiserver.output import Response, error_response
 from fairlead.localcluster.apiserver.rbac import denial
 from fairlead.localcluster.apiserver.requests import Call, attributes_of, check_length, parse_query
@@ -48,6 +49,8 @@ class Application:
             response = error_response(error)
         except ClientGoneError:
             return
+        except (RecursionError, orjson.JSONEncodeError):
+            response = error_response(bad_request("the object is nested too deeply"))
         except Exception:  # noqa: BLE001 - a bug answers 500, and the server goes on
             self._log.exception("request failed", method=call.method, path=call.path)
             response = error_response(internal("see the log of the API server"))

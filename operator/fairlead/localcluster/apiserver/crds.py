@@ -65,7 +65,7 @@ def _names(crd: Json) -> set[str]:
 
 def _status(crd: Json, before: Json | None, *, clash: str, now: str) -> Json:
     old = (before or {}).get("status") or {}
-    stored = [version["name"] for version in crd["spec"].get("versions") or [] if version.get("storage")]
+    stored = [version.get("name", "") for version in crd["spec"].get("versions") or [] if version.get("storage")]
     accepted = ("True", "NoConflicts", "no conflicts found")
     established = ("True", "InitialNamesAccepted", "the initial names have been accepted")
     if clash:

@@ -54,7 +54,9 @@ def parse_options(call: Call, resource: Resource) -> DeleteOptions:
     body = call.json_body(optional=True) or {}
     if not isinstance(body, dict) or body.get("kind", "DeleteOptions") != "DeleteOptions":
         raise bad_request("the body of a DELETE request must be DeleteOptions")
-    preconditions = body.get("preconditions") or {}
+    preconditions, seconds = body.get("preconditions") or {}, body.get("gracePeriodSeconds")
+    if not isinstance(preconditions, dict) or type(seconds) not in {int, type(None)}:
+        raise bad_request("DeleteOptions: preconditions must be an object and gracePeriodSeconds an integer")
     policy = call.arg("propagationPolicy") or body.get("propagationPolicy") or ""
     if body.get("orphanDependents") is not None or call.arg("orphanDependents"):
         policy = "Orphan" if body.get("orphanDependents") or call.flag("orphanDependents") else "Background"
@@ -63,7 +65,7 @@ def parse_options(call: Call, resource: Resource) -> DeleteOptions:
     grace = call.number("gracePeriodSeconds")
     return DeleteOptions(
         policy=policy,
-        grace_seconds=grace if grace is not None else body.get("gracePeriodSeconds"),
+        grace_seconds=grace if grace is not None else seconds,
         uid=preconditions.get("uid") or "",
         resource_version=preconditions.get("resourceVersion") or "",
         dry_run=call.dry_run or "All" in (body.get("dryRun") or []),

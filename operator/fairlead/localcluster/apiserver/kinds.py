@@ -31,6 +31,11 @@ _POD_IMMUTABLE_TEXT = (
 )
 
 
+def prepares(resource: Resource) -> bool:
+    """Tell whether the kind fills anything in; it then reads fields before they are checked."""
+    return resource.table in _PREPARE
+
+
 def prepare(cluster: Cluster, resource: Resource, obj: Json, *, before: Json | None) -> None:
     """Fill in what the kind adds to every object."""
     hook = _PREPARE.get(resource.table)
@@ -56,7 +61,7 @@ def warnings(resource: Resource, obj: Json) -> list[str]:
 
 def _prepare_namespace(_cluster: Cluster, obj: Json, before: Json | None) -> None:
     metadata = obj["metadata"]
-    metadata["labels"] = {**(metadata.get("labels") or {}), "kubernetes.io/metadata.name": metadata["name"]}
+    metadata["labels"] = {**(metadata.get("labels") or {}), "kubernetes.io/metadata.name": metadata.get("name", "")}
     if before is None:
         obj["spec"] = {"finalizers": ["kubernetes"]}
         obj["status"] = {"phase": "Active"}
@@ -65,7 +70,7 @@ def _prepare_namespace(_cluster: Cluster, obj: Json, before: Json | None) -> Non
 def _prepare_secret(_cluster: Cluster, obj: Json, _before: Json | None) -> None:
     plain = obj.pop("stringData", None)
     if plain:
-        encoded = {key: base64.b64encode(value.encode()).decode() for key, value in plain.items()}
+        encoded = {key: base64.b64encode((value or "").encode()).decode() for key, value in plain.items()}
         obj["data"] = {**(obj.get("data") or {}), **encoded}
 
 
@@ -111,15 +116,15 @@ def _qos_class(spec: Json) -> str:
 
 
 def _admit_pod(cluster: Cluster, resource: Resource, obj: Json, before: Json | None, _user: User) -> None:
-    metadata, spec = obj["metadata"], obj["spec"]
+    metadata, spec = obj["metadata"], obj.get("spec") or {}
+    if not spec.get("containers"):
+        raise invalid(resource, metadata["name"], [required("spec.containers")])
     if before is None:
         account = spec["serviceAccountName"]
         if cluster.core("serviceaccounts", metadata["namespace"], account) is None:
             missing = f'serviceaccount "{account}" not found'
             why = f"error looking up service account {metadata['namespace']}/{account}: {missing}"
             raise forbidden(resource, metadata["name"], why)
-        if not spec.get("containers"):
-            raise invalid(resource, metadata["name"], [required("spec.containers")])
     elif _fixed_pod_spec(spec) != _fixed_pod_spec(before["spec"]):
         raise invalid(resource, metadata["name"], [forbidden_field("spec", _POD_IMMUTABLE_TEXT)])
 

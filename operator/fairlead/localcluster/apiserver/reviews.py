@@ -12,6 +12,7 @@ from fairlead.localcluster.apiserver.output import Response, json_response
 from fairlead.localcluster.apiserver.requests import Attributes, Call, User
 from fairlead.localcluster.apiserver.resources import Resource
 from fairlead.localcluster.apiserver.tokens import AUDIENCE, InvalidTokenError
+from fairlead.localcluster.apiserver.writes import check_types
 from fairlead.localcluster.apiserver.writing import object_of
 from fairlead.localcluster.schema.errors import required
 
@@ -21,9 +22,8 @@ Review = Callable[[Cluster, Call, Json, Resource], Json]
 async def review(cluster: Cluster, call: Call, resource: Resource) -> Response:
     """Answer the review in the body."""
     obj = object_of(call, resource, call.json_body(optional=resource.kind == "SelfSubjectReview"))
+    check_types(resource.api_version, resource.kind, obj)
     spec = obj.get("spec") or {}
-    if not isinstance(spec, dict):
-        raise bad_request(f"spec of a {resource.kind} must be an object")
     obj["status"] = _REVIEWS[resource.plural](cluster, call, spec, resource)
     obj["metadata"].setdefault("creationTimestamp", None)
     return json_response(obj, code=201)

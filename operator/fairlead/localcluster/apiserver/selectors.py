@@ -78,10 +78,10 @@ def _requirement(term: str) -> Requirement:
 
 def requirements_of(selector: Json) -> tuple[Requirement, ...]:
     """Return the terms of a ``LabelSelector`` object."""
-    plain = [Requirement(key, "In", (value,)) for key, value in selector.get("matchLabels", {}).items()]
+    plain = [Requirement(key, "In", (value,)) for key, value in (selector.get("matchLabels") or {}).items()]
     expressions = [
         Requirement(each["key"], each["operator"], tuple(each.get("values") or ()))
-        for each in selector.get("matchExpressions", [])
+        for each in selector.get("matchExpressions") or []
     ]
     return tuple(plain + expressions)
 

@@ -23,21 +23,22 @@ from fairlead.localcluster.apiserver.errors import (
 from fairlead.localcluster.apiserver.logs import pod_log
 from fairlead.localcluster.apiserver.output import Response, json_response, success_status
 from fairlead.localcluster.apiserver.reading import get
-from fairlead.localcluster.apiserver.requests import Call
+from fairlead.localcluster.apiserver.requests import Call, parse_json
 from fairlead.localcluster.apiserver.resources import Resource
 from fairlead.localcluster.apiserver.selectors import requirements_of
 from fairlead.localcluster.apiserver.store import Stored
 from fairlead.localcluster.apiserver.times import to_text
 from fairlead.localcluster.apiserver.tokens import AUDIENCE
-from fairlead.localcluster.apiserver.writes import update
+from fairlead.localcluster.apiserver.writes import check_types, update
 from fairlead.localcluster.apiserver.writing import (
     existing,
     object_of,
+    patch_failed,
     patch_resource,
     update_resource,
     write_options,
 )
-from fairlead.localcluster.patching import json_patch, merge_patch
+from fairlead.localcluster.patching import PatchError, json_patch, merge_patch
 from fairlead.localcluster.schema.errors import FieldError
 from fairlead.localcluster.schema.errors import invalid as invalid_field
 
@@ -68,7 +69,8 @@ async def _create_token(cluster: Cluster, call: Call, resource: Resource) -> Res
     """Source: https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/token-request-v1/."""
     account = existing(cluster, call, resource)
     body = call.json_body()
-    spec = (body.get("spec") if isinstance(body, dict) else None) or {}
+    check_types("authentication.k8s.io/v1", "TokenRequest", body)
+    spec = body.get("spec") or {}
     lifetime = _lifetime(call, spec)
     bound = _bound_object(cluster, account, spec.get("boundObjectRef"))
     audiences = list(spec.get("audiences") or [AUDIENCE])
@@ -131,7 +133,8 @@ async def _bind_pod(cluster: Cluster, call: Call, resource: Resource) -> Respons
     """Put a pod on a node, once."""
     old = existing(cluster, call, resource)
     body = call.json_body()
-    target = (body.get("target") or {}).get("name", "") if isinstance(body, dict) else ""
+    check_types("v1", "Binding", body)
+    target = (body.get("target") or {}).get("name", "")
     if not target:
         problem = FieldError("target.name", "Required value", "FieldValueRequired")
         raise invalid(resource, call.attributes.name, [problem])
@@ -163,7 +166,8 @@ async def _evict_pod(cluster: Cluster, call: Call, resource: Resource) -> Respon
     """Delete a pod in the way that a drain asks for. Disruption budgets need a controller that is not here."""
     old = existing(cluster, call, resource)
     eviction = call.json_body()
-    options = eviction.get("deleteOptions") if isinstance(eviction, dict) else None
+    check_types("policy/v1", "Eviction", eviction)
+    options = eviction.get("deleteOptions")
     inner = Call("DELETE", call.path, call.query, {}, call.attributes, orjson.dumps(options or {}), call.user)
     delete(cluster, resource, old, parse_options(inner, resource))
     await cluster.store.settled()
@@ -182,15 +186,19 @@ async def _put_scale(cluster: Cluster, call: Call, resource: Resource) -> Respon
 
 async def _patch_scale(cluster: Cluster, call: Call, resource: Resource) -> Response:
     before = _scale_of(resource, existing(cluster, call, resource))
-    patch = orjson.loads(call.body)
-    after = json_patch(before, patch) if isinstance(patch, list) else merge_patch(before, patch)
+    patch = parse_json(call.body)
+    try:
+        after = json_patch(before, patch) if isinstance(patch, list) else merge_patch(before, patch)
+    except PatchError as error:
+        raise patch_failed(error) from None
     return await _scaled(cluster, call, resource, after)
 
 
 async def _scaled(cluster: Cluster, call: Call, resource: Resource, scale: Json) -> Response:
     old, paths = existing(cluster, call, resource), resource.scale
-    replicas = (scale.get("spec") or {}).get("replicas", 0)
-    if not isinstance(replicas, int) or replicas < 0:
+    check_types("autoscaling/v1", "Scale", scale)
+    replicas = (scale.get("spec") or {}).get("replicas") or 0
+    if replicas < 0:
         problem = invalid_field("spec.replicas", replicas, "must be greater than or equal to 0")
         raise invalid(resource, call.attributes.name, [problem])
     if paths is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 
@@ -28,7 +29,7 @@ from fairlead.localcluster.apiserver.requests import User
 from fairlead.localcluster.apiserver.resources import Resource
 from fairlead.localcluster.apiserver.store import Stored
 from fairlead.localcluster.patching import track_update
-from fairlead.localcluster.schema import FieldError, pruned, validate, with_defaults
+from fairlead.localcluster.schema import FieldError, builtin_schema, pruned, validate, with_defaults
 
 SYSTEM = User("system:apiserver", ("system:masters",))
 _SYSTEM_FIELDS = (
@@ -142,6 +143,8 @@ def _store(cluster: Cluster, resource: Resource, obj: Json, *, dry_run: bool) ->
 
 def decode(cluster: Cluster, resource: Resource, obj: Json, *, options: WriteOptions) -> Json:
     """Drop unknown fields, and say so if asked."""
+    if _has_null_item(obj["metadata"] if resource.custom else obj):
+        raise bad_request(f"{resource.kind} cannot be handled: a list has null in it")
     schema = cluster.registry.schema(resource)
     if schema is None:
         return obj
@@ -171,6 +174,8 @@ def _begin(cluster: Cluster, resource: Resource, obj: Json) -> None:
 def _complete(cluster: Cluster, resource: Resource, obj: Json, *, before: Json | None, options: WriteOptions) -> Json:
     """Add the kind's own, the schema's defaults, the generation and the record of who owns what."""
     schema = cluster.registry.schema(resource)
+    if kinds.prepares(resource):
+        check_types(resource.api_version, resource.kind, obj)
     kinds.prepare(cluster, resource, obj, before=before)
     if schema is not None:
         obj = with_defaults(schema, obj)
@@ -187,6 +192,34 @@ def _complete(cluster: Cluster, resource: Resource, obj: Json, *, before: Json |
         subresource=options.subresource,
         now=cluster.now(),
     )
+
+
+def _has_null_item(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(_has_null_item(item) for item in value.values() if isinstance(item, dict | list))
+    return any(item is None or (isinstance(item, dict | list) and _has_null_item(item)) for item in value)
+
+
+class _Typed:
+    """What an error says of an object that is not stored."""
+
+    def __init__(self, api_version: str, kind: str) -> None:
+        self.group, self.kind, self.plural = api_version.rpartition("/")[0], kind, f"{kind.lower()}s"
+
+
+def check_types(api_version: str, kind: str, obj: Any) -> None:
+    """Refuse a built-in object with fields of the wrong type, before anything reads them.
+
+    Raises:
+        ApiError: 400 for what is no object, 422 for fields.
+    """
+    if not isinstance(obj, dict):
+        raise bad_request(f"the body must be a {kind}")
+    schema = builtin_schema(api_version, kind)
+    problems = validate(schema, obj) if schema is not None else []
+    wrong = [problem for problem in problems if problem.reason == "FieldValueTypeInvalid"]
+    if wrong:
+        raise invalid(_Typed(api_version, kind), "", wrong)
 
 
 def _desired(resource: Resource, obj: Json) -> Json:

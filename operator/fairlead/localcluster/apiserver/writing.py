@@ -150,7 +150,7 @@ async def patch_resource(cluster: Cluster, call: Call, resource: Resource) -> Re
 
 
 def _patched(cluster: Cluster, call: Call, resource: Resource, before: Json) -> Json:
-    patch = parse_json(call.body)
+    patch = _patch_of(call)
     after: Any
     try:
         match call.content_type():
@@ -163,10 +163,17 @@ def _patched(cluster: Cluster, call: Call, resource: Resource, before: Json) -> 
             case _:
                 raise _unknown_patch(resource)
     except PatchError as error:
-        raise _patch_failed(error) from None
+        raise patch_failed(error) from None
     if not isinstance(after, dict) or not isinstance(after.get("metadata"), dict):
         raise bad_request("the patch leaves no object")
     return object_of(call, resource, orjson.loads(orjson.dumps(after)))
+
+
+def _patch_of(call: Call) -> Any:
+    patch = parse_json(call.body)
+    if isinstance(patch, list if call.content_type() == JSON_PATCH else dict):
+        return patch
+    raise bad_request("the patch must be an object, a JSON patch a list of operations")
 
 
 def _unknown_patch(resource: Resource) -> ApiError:
@@ -174,7 +181,8 @@ def _unknown_patch(resource: Resource) -> ApiError:
     return unsupported_media(accepted)
 
 
-def _patch_failed(error: PatchError) -> ApiError:
+def patch_failed(error: PatchError) -> ApiError:
+    """Return what a client hears of a patch that does not fit."""
     if error.status != 422:  # noqa: PLR2004
         return bad_request(str(error))
     message = f"the server rejected our request due to an error in our request: {error}"
@@ -233,7 +241,7 @@ def _merged(cluster: Cluster, call: Call, resource: Resource, applied: Json, *, 
         causes = [{"reason": each.reason, "message": each.message, "field": each.field} for each in error.causes]
         raise ApiError(409, "Conflict", str(error), details={"causes": causes}) from None
     except PatchError as error:
-        raise _patch_failed(error) from None
+        raise patch_failed(error) from None
     obj: Json = orjson.loads(orjson.dumps(merged))
     if "resourceVersion" not in applied["metadata"]:
         obj["metadata"].pop("resourceVersion", None)
