@@ -185,5 +185,3 @@ class EventReason(StrEnum):
     """The run was stopped."""
     AGENT_LOST = "AgentLost"
     """A pod's lease expired; its work goes on elsewhere."""
-    POD_CREATED = "PodCreated"
-    """A pod was started for the pool or the run."""

@@ -17,6 +17,7 @@ from fairlead.core.conditions import Condition, rfc3339
 _RESULT_BYTES: Final = 1024
 _MESSAGE_BYTES: Final = 1000
 _CURRENT: Final = 10
+_REASON: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,127}")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 """What JSON would write in six characters each; line breaks and tabs stay."""
 _PICO: Final = Decimal(10) ** 12
@@ -101,11 +102,16 @@ def _conditions(record: Record, *, generation: int, waits_for: str) -> tuple[Con
                 record.reason or Reason.CANCELLED, message or "The run was stopped.", generation=generation
             )
         case "Failed":
-            reason = record.reason or Reason.INTERNAL_ERROR
+            reason = _reason(record, Reason.INTERNAL_ERROR)
             return conditions.stalled(ConditionType.SUCCEEDED, reason, message, generation=generation)
         case state:
             reason, text = _activity(record, state, waits_for)
             return conditions.progressing(ConditionType.SUCCEEDED, reason, cut(text), generation=generation)
+
+
+def _reason(record: Record, otherwise: Reason) -> str:
+    """Return why the run ended, if it is what a condition's reason may be."""
+    return record.reason if _REASON.fullmatch(record.reason) else otherwise
 
 
 def _cancelled(reason: str, message: str, *, generation: int) -> tuple[Condition, ...]:

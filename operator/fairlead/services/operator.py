@@ -16,7 +16,7 @@ from fairlead.core.statuses import hindered
 from fairlead.core.workflow import is_finished, uses
 from fairlead.errors import FairleadError, RetryableError, TerminalError
 from fairlead.kube import KubeClient, Ref
-from fairlead.logs import get_logger
+from fairlead.logs import get_logger, redact
 from fairlead.services.applying import Applier
 from fairlead.services.declared import Planner
 from fairlead.services.liveness import Liveness
@@ -163,7 +163,7 @@ class Operator:
         obj = self._objects.get(key)
         if obj is not None and key.kind != "Pod" and not is_finished(obj):
             reason = Reason.REFUSED if isinstance(error, TerminalError) else Reason.PROGRESSING_WITH_RETRY
-            plan = hindered(key.kind, reason, str(error), generation=meta(obj)["generation"])
+            plan = hindered(key.kind, reason, redact(str(error)), generation=meta(obj)["generation"])
             try:
                 await self._applier.write_status(obj, plan)
             except FairleadError as another:

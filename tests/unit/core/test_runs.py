@@ -149,6 +149,11 @@ def test_summarize_conditions(changes: dict[str, Any], expected: dict[str, Any])
     assert found == expected
 
 
+def test_summarize_a_reason_that_no_condition_may_have_is_not_written() -> None:
+    failed = summary(state=RunState.FAILED, reason="not a reason!", message="m", finished_at=NOW)
+    assert conditions(failed)["Succeeded"] == ("False", "InternalError")
+
+
 def test_summarize_fields() -> None:
     end = NOW + timedelta(minutes=2, seconds=5)
     status = summary(
