@@ -125,6 +125,7 @@ class Controllers:
         if change.new.key[0]:
             self._enqueue((NAMESPACES, ("", change.new.key[0])))
         if table == crds.TABLE:
+            self._cluster.store.wake_all()
             for key in self._cluster.store.table(table).rows:
                 self._enqueue((table, key))
         self._enqueue((crds.TABLE, ("", f"{table[1]}.{table[0]}")))

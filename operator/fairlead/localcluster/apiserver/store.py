@@ -300,7 +300,7 @@ class Store:
             raise
 
     def wake_all(self) -> None:
-        """Make every watcher look up: the server is closing."""
+        """Make every watcher look up: the server is closing, or a resource is gone."""
         for table in self._tables.values():
             for waiter in table.waiters:
                 waiter.set()

@@ -120,7 +120,7 @@ class _Watcher:
             if self._request.initial_events and self._request.bookmarks:
                 yield self._bookmark(cursor, initial=True)
             marked = False
-            while (left := end - clock.monotonic()) > 0 and not self._cluster.closing.is_set():
+            while (left := end - clock.monotonic()) > 0 and self._serving():
                 self._wake.clear()
                 until = self._cluster.store.durable
                 try:
@@ -139,6 +139,12 @@ class _Watcher:
                     marked = left <= _LAST_BOOKMARK_SECONDS + pause
         finally:
             self._table.waiters.discard(self._wake)
+
+    def _serving(self) -> bool:
+        """Tell whether to go on: the server is not closing, and the resource is still there."""
+        resource = self._style.resource
+        known = self._cluster.registry.find(resource.group, resource.version, resource.plural)
+        return known is not None and not self._cluster.closing.is_set()
 
     def _caught_up(self, cursor: int) -> bool:
         return not self._wake.is_set() and cursor <= self._cluster.store.durable

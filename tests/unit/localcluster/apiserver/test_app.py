@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from datetime import timedelta
 from typing import Any
@@ -157,6 +158,26 @@ async def test_a_slow_watcher_is_told_to_start_again(call: Any, cluster: Cluster
     assert len(last) == 1
     assert b'"type":"ERROR"' in last[0]
     assert b'"code":410' in last[0]
+
+
+async def test_a_watch_ends_with_its_definition(call: Any, cluster: Cluster) -> None:
+    await call("POST", CRDS, definition("things", "Thing"))
+    resource = cluster.registry.find("example.com", "v1", "things")
+    assert resource is not None
+    request = WatchRequest(
+        namespace="",
+        selection=Selection(),
+        style=Style(resource=resource, form=Form()),
+        revision=None,
+        bookmarks=False,
+        initial_events=False,
+        timeout=1000,
+    )
+    stream = await watch(cluster, request)
+    following = asyncio.ensure_future(anext(stream, None))
+    await asyncio.sleep(0)
+    await call("DELETE", f"{CRDS}/things.example.com")
+    assert await asyncio.wait_for(following, 20) is None
 
 
 async def test_a_bug_answers_500_and_says_nothing_of_itself(call: Any, cluster: Cluster) -> None:
