@@ -63,7 +63,7 @@ class _Fold:
 
     def add(self, entry: Entry) -> None:
         if self._length == 0:
-            self._started_at = self._started_at or entry.at
+            self._started_at = min(self._started_at or entry.at, entry.at)
             self._root(finished_at=None, status="unset", extra={})
         self._length += 1
         match entry.kind:

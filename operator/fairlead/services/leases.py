@@ -10,8 +10,6 @@ from fairlead.core import names
 from fairlead.kube import Ref
 
 _API_VERSION: Final = "coordination.k8s.io/v1"
-LEASE_SECONDS_ANNOTATION: Final = f"{names.GROUP}/lease-seconds"
-"""On the pod: how long it is trusted without a heartbeat."""
 DRAIN_ANNOTATION: Final = f"{names.GROUP}/drain"
 """On the Lease, ``true``: the pod claims nothing more and finishes what it has."""
 

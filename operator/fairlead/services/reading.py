@@ -27,6 +27,7 @@ _TRUST_SECONDS: Final = 10.0
 _KEPT: Final = 1024
 _FOLLOW_SECONDS: Final = 0.5
 _LOG_PAGE: Final = 1000
+_DEPTH: Final = {"run": 0, "node": 1, "item": 2, "call": 3}
 MAX_COST_RUNS: Final = 10_000
 
 
@@ -113,8 +114,9 @@ class Reading:
         return [show_call(call) for call in await self._storage.calls_of_run(run.uid)]
 
     async def trace(self, run: Run) -> list[dict[str, Any]]:
-        """Return a run's spans."""
-        return [show_span(span) for span in await self._storage.spans_of_run(run.uid)]
+        """Return a run's spans by their starts, what is outside before what is inside."""
+        spans = await self._storage.spans_of_run(run.uid)
+        return [show_span(span) for span in sorted(spans, key=lambda span: (span.started_at, _DEPTH[span.kind]))]
 
     async def logs(self, run: Run, *, after: int, limit: int = _LOG_PAGE) -> list[dict[str, Any]]:
         """Return lines of a run's log."""

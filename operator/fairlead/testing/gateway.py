@@ -18,7 +18,7 @@ import orjson
 from fairlead.core import names
 from fairlead.kube import KubeClient, Ref
 
-START_SECONDS = 30.0
+START_SECONDS = 90.0
 STOP_SECONDS = 40.0
 _POLL_SECONDS = 0.02
 

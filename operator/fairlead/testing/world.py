@@ -52,7 +52,9 @@ class Pod:
     async def post(self, path: str, body: dict[str, Any], *, token: str | None = None) -> httpx.Response:
         """Send a request as the pod."""
         bearer = self.session if token is None else token
-        return await self.client.post(f"/v1{path}", json=body, headers={"Authorization": f"Bearer {bearer}"})
+        return await self.client.post(
+            f"/v1{path}", json=body, headers={"Authorization": f"Bearer {bearer}"} if bearer else {}
+        )
 
     async def register(self) -> httpx.Response:
         """Present the pod's token; keep the session."""
@@ -96,7 +98,10 @@ class World:
     kube: KubeClient
     gateway: GatewayProcess
     storage: Storage
+    system_namespace: str
+    """The gateway's own."""
     namespace: str
+    """Of pods and runs."""
     cluster: str
     folder: Path
     settings: dict[str, str]
@@ -104,7 +109,7 @@ class World:
 
     async def client(self) -> httpx.AsyncClient:
         """Return a client that trusts the authority which the gateway published."""
-        authority = await gateway_authority(self.kube, self.namespace)
+        authority = await gateway_authority(self.kube, self.system_namespace)
         context = ssl.create_default_context(cadata=authority)
         client = httpx.AsyncClient(base_url=self.gateway.url, verify=context, trust_env=False, timeout=60)
         self.clients.append(client)
@@ -138,5 +143,5 @@ class World:
     def start(self) -> None:
         """Start the gateway on the same storage."""
         self.gateway = start_gateway(
-            self.folder, kubeconfig=self.server.kubeconfig, namespace=self.namespace, **self.settings
+            self.folder, kubeconfig=self.server.kubeconfig, namespace=self.system_namespace, **self.settings
         )

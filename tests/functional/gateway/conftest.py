@@ -1,9 +1,11 @@
-"""A gateway process of its own for each test, on the API server of all of them."""
+"""A gateway process on the API server of all tests: one for the session, or one of the test's own."""
 
 from __future__ import annotations
 
+import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,32 +13,69 @@ import pytest
 from fairlead.kube import KubeClient, Ref
 from fairlead.storage import open_storage
 from fairlead.testing.apiserver import ApiServer
-from fairlead.testing.gateway import start_gateway, stop_gateway
+from fairlead.testing.gateway import GatewayProcess, start_gateway, stop_gateway
 from fairlead.testing.world import World
 
-
-@pytest.fixture
-def gateway_settings() -> dict[str, str]:
-    """Settings of the gateway besides the usual ones; a module may override them."""
-    return {}
+SHARED = "gw-shared"
 
 
 @pytest.fixture
-async def world(cluster: ApiServer, gateway_settings: dict[str, str], tmp_path: Path) -> AsyncIterator[World]:
-    namespace = f"gw-{uuid.uuid4().hex[:8]}"
+def own_gateway() -> dict[str, str] | None:
+    """The settings of a gateway of the test's own; None: the session's. A module overrides it."""
+    return None
+
+
+async def make_namespace(cluster: ApiServer, name: str) -> None:
     kube = await KubeClient.connect(kubeconfig=cluster.kubeconfig, user_agent="tests")
-    await kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
-    gateway = start_gateway(tmp_path, kubeconfig=cluster.kubeconfig, namespace=namespace, **gateway_settings)
+    if await kube.get(Ref("v1", "Namespace", name)) is None:
+        await kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    await kube.aclose()
+
+
+@pytest.fixture(scope="session")
+def shared_gateway(cluster: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    with ThreadPoolExecutor(1) as thread:  # the test that asks for it first has a loop of its own
+        thread.submit(asyncio.run, make_namespace(cluster, SHARED)).result()
+    gateway = start_gateway(tmp_path_factory.mktemp("gateway"), kubeconfig=cluster.kubeconfig, namespace=SHARED)
+    yield gateway
+    stop_gateway(gateway)
+
+
+@pytest.fixture
+async def world(
+    cluster: ApiServer, own_gateway: dict[str, str] | None, tmp_path: Path, request: pytest.FixtureRequest
+) -> AsyncIterator[World]:
+    namespace = f"gw-{uuid.uuid4().hex[:8]}"
+    await make_namespace(cluster, namespace)
+    if own_gateway is None:
+        gateway, system = request.getfixturevalue("shared_gateway"), SHARED
+    else:
+        gateway, system = (
+            start_gateway(tmp_path, kubeconfig=cluster.kubeconfig, namespace=namespace, **own_gateway),
+            namespace,
+        )
+    kube = await KubeClient.connect(kubeconfig=cluster.kubeconfig, user_agent="tests")
     storage = open_storage(gateway.storage_url)
-    system = await kube.get(Ref("v1", "Namespace", "kube-system"))
-    assert system is not None
-    made = World(cluster, kube, gateway, storage, namespace, system["metadata"]["uid"], tmp_path, gateway_settings)
+    origin = await kube.get(Ref("v1", "Namespace", "kube-system"))
+    assert origin is not None
+    made = World(
+        server=cluster,
+        kube=kube,
+        gateway=gateway,
+        storage=storage,
+        system_namespace=system,
+        namespace=namespace,
+        cluster=origin["metadata"]["uid"],
+        folder=gateway.log.parent,
+        settings=own_gateway or {},
+    )
     try:
         yield made
     finally:
         for client in made.clients:
             await client.aclose()
-        stop_gateway(made.gateway)
+        if own_gateway is not None:
+            stop_gateway(made.gateway)
         await storage.aclose()
         await kube.delete(Ref("v1", "Namespace", namespace))
         await kube.aclose()
