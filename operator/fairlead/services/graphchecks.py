@@ -18,13 +18,15 @@ class GraphChecks:
 
     def __init__(self) -> None:
         self._known: OrderedDict[str, Sequence[Problem]] = OrderedDict()
+        self._one_at_a_time = asyncio.Lock()
 
     async def problems(self, spec: Mapping[str, Any]) -> Sequence[Problem]:
         """Return what is wrong with a workflow's spec, without holding up the event loop."""
         digest = names.digest(spec)
-        if digest not in self._known:
-            self._known[digest] = tuple(await asyncio.to_thread(check, spec))
-            while len(self._known) > _KEPT:
-                self._known.popitem(last=False)
+        async with self._one_at_a_time:  # a workflow and its run appear together; CEL's first import is not for two
+            if digest not in self._known:
+                self._known[digest] = tuple(await asyncio.to_thread(check, spec))
         self._known.move_to_end(digest)
+        while len(self._known) > _KEPT:
+            self._known.popitem(last=False)
         return self._known[digest]
