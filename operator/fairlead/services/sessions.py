@@ -14,7 +14,7 @@ from fairlead.core import names
 from fairlead.errors import Conflict, Refused, RetryableError, TerminalError
 from fairlead.kube import KubeClient, Ref
 from fairlead.logs import get_logger
-from fairlead.services.leases import LEASE_SECONDS_ANNOTATION, build_lease, lease_ref, renewal, wants_drain
+from fairlead.services.leases import build_lease, lease_ref, renewal, wants_drain
 from fairlead.services.tasks import Tasks
 from fairlead.services.wakeups import Wakeups
 from fairlead.storage.base import AgentSession, Claimed, Event, Fence, Fenced, Storage
@@ -277,5 +277,5 @@ class Sessions:
 
 
 def _lease_seconds(pod: Mapping[str, Any]) -> int:
-    given = (pod["metadata"].get("annotations") or {}).get(LEASE_SECONDS_ANNOTATION, "")
+    given = (pod["metadata"].get("annotations") or {}).get(names.LEASE_SECONDS_ANNOTATION, "")
     return max(int(given), _MIN_LEASE_SECONDS) if given.isdecimal() else _DEFAULT_LEASE_SECONDS
