@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import click
-from tests.bench import apiserver, storage
+from tests.bench import apiserver, runs, storage
 from tests.bench.harness import Comparison, Outcome, compare
 from tests.bench.report import PAGE, page
 
@@ -27,6 +27,16 @@ SECTIONS: dict[str, tuple[str, str, Bench]] = {
             "writes. Eight connections at a time."
         ),
         apiserver.comparisons,
+    ),
+    "runs": (
+        "Runs",
+        (
+            "Workflows of one node with a scripted model, from their creation to the end that `kubectl get` shows. The "
+            "naive operator (`tests/bench/naive_operator.py`, some forty lines of Kopf) makes a pod for each run that "
+            "only prints the answer; Fairlead's runs are checked, frozen, queued, journalled, called through the "
+            "gateway, traced and priced. p50 and p99 are from the creation to the moment in which the first node began."
+        ),
+        runs.comparisons,
     ),
     "storage": (
         "Storage",
