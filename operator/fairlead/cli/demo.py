@@ -152,7 +152,7 @@ async def _show_result(session: Session, meta: dict[str, Any], *, stop: bool) ->
         record = await gateway.run(meta["namespace"], meta["uid"])
     printing.hint("")
     printing.print_value(shown["output"])
-    rows = run_cost_rows({key: record[key] for key in ("name", "state", "cost", "usage")})
+    rows = run_cost_rows({key: record[key] for key in ("name", "state", "cost", "usage", "scriptedCalls")})
     printing.hint("\n" + "\n".join(f"{name:<8}{value}" for name, value in rows))
     if not stop and session.local is not None:
         printing.hint(next_steps(session.local, meta["name"]))

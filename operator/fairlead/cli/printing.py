@@ -19,6 +19,8 @@ MARKS: Final = {
     "Pending": ("○", "bright_black"),
 }
 
+SCRIPTED: Final = "scripted answers: they are written in the Model, no model was asked"
+
 
 def hint(text: str) -> None:
     """Print what is no data."""

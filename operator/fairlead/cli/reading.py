@@ -45,6 +45,8 @@ async def _output(session: Session, text: str, fmt: str) -> int:
     if shown["state"] != "Succeeded":
         printing.hint(f"{record['name']}: {shown['reason']}: {shown['message']}")
         return exits.run_exit_code(shown["reason"], succeeded=False)
+    if shown.get("scriptedCalls"):
+        printing.hint(printing.SCRIPTED)
     if fmt == "text":
         printing.print_value(shown["output"])
     else:
@@ -121,7 +123,10 @@ def trace(target: Target, *, run: str, fmt: str, items: bool) -> int:
 
 
 def trace_lines(spans: Sequence[Mapping[str, Any]], *, items: bool) -> list[str]:
-    """Return the spans as a tree with a bar for each; a forEach is one line unless *items* is set."""
+    """Return the spans as a tree with a bar for each; a forEach is one line unless *items* is set.
+
+    What a scripted model answered is marked as scripted, on the line of a forEach for all of its items.
+    """
     from fairlead.cli.printing import parse_time
 
     children: dict[str, list[Mapping[str, Any]]] = {}
@@ -140,7 +145,8 @@ def trace_lines(spans: Sequence[Mapping[str, Any]], *, items: bool) -> list[str]
         hidden = len(many) if many and not items else 0
         name = "  " * depth + span["name"] + (f" x{hidden}" if hidden else "")
         began = (parse_time(span["startedAt"]) or start) - start
-        lines.append(_span_line(span, name, offset=began.total_seconds(), whole=whole))
+        mark = "  scripted" if _is_scripted(span, many if hidden else (), children) else ""
+        lines.append(_span_line(span, name, offset=began.total_seconds(), whole=whole) + mark)
         for child in below:
             if not (hidden and child["kind"] == "item"):
                 add(child, depth + 1)
@@ -151,6 +157,12 @@ def trace_lines(spans: Sequence[Mapping[str, Any]], *, items: bool) -> list[str]
             for root in group:
                 add(root, 0)
     return lines
+
+
+def _is_scripted(span: Mapping[str, Any], hidden: Sequence[Mapping[str, Any]], children: Mapping[str, Any]) -> bool:
+    """Tell whether a scripted model answered the span's call, or one below the items that are not shown."""
+    calls = [span, *(call for item in hidden for call in children.get(item["spanId"], ()))]
+    return any((call.get("attributes") or {}).get("fairlead.scripted") for call in calls)
 
 
 def _span_line(span: Mapping[str, Any], name: str, *, offset: float, whole: float) -> str:
@@ -202,7 +214,9 @@ async def _cost(session: Session, name: str, *, seconds: int | None, fmt: str) -
     async with open_gateway(session) as gateway:
         record = await _run_named(session, gateway, name) if name else None
         if record is not None:
-            shown: dict[str, Any] = {key: record[key] for key in ("name", "workflow", "state", "cost", "usage")}
+            shown: dict[str, Any] = {
+                key: record.get(key) for key in ("name", "workflow", "state", "cost", "usage", "scriptedCalls")
+            }
         else:
             since = "" if seconds is None else (session.clock.now() - timedelta(seconds=seconds)).isoformat()
             shown = await gateway.costs(namespace=session.scope, workflow=name, since=since)
@@ -233,7 +247,7 @@ async def _run_named(session: Session, gateway: GatewayReader, name: str) -> dic
 
 def run_cost_rows(shown: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return one run's cost as rows."""
-    from fairlead.cli.printing import money, tokens
+    from fairlead.cli.printing import SCRIPTED, money, tokens
 
     amount = shown["cost"]
     rows = [("run", shown["name"]), ("state", shown["state"]), ("cost", money(amount["total"], amount["currency"]))]
@@ -241,6 +255,8 @@ def run_cost_rows(shown: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(
             ("known", f"{money(amount['known'])} without {amount['unpricedCalls']} calls whose price is unknown")
         )
+    if shown.get("scriptedCalls"):
+        rows.append(("model", SCRIPTED))
     return [*rows, ("tokens", tokens(shown["usage"]))]
 
 

@@ -61,6 +61,8 @@ class Record(Protocol):
     def cost(self) -> int: """Picodollars."""
     @property
     def unpriced_calls(self) -> int: """Calls without a price."""
+    @property
+    def scripted_calls(self) -> int: """Calls that a scripted model answered."""
     # fmt: on
 
 
@@ -96,7 +98,7 @@ def _conditions(record: Record, *, generation: int, waits_for: str) -> tuple[Con
     message = cut(record.message)
     match str(record.state):
         case "Succeeded":
-            return conditions.succeeded(message or "The run ended as it should.", generation=generation)
+            return conditions.succeeded(message or _good_end(record), generation=generation)
         case "Cancelled":
             return _cancelled(
                 record.reason or Reason.CANCELLED, message or "The run was stopped.", generation=generation
@@ -136,8 +138,8 @@ def _fields(record: Record, agent: str) -> dict[str, Any]:
         "attempt": record.attempt,
         "agent": agent,
         "agentPod": record.pod,
-        "progress": f"{record.done}/{record.total}" if record.total else "",
-        "currentNodes": [] if record.finished_at else list(record.current[:_CURRENT]),
+        "progress": f"{record.done}/{record.total}" if record.total else None,
+        "currentNodes": None if record.finished_at else list(record.current[:_CURRENT]) or None,  # nothing: not there
         "usage": {"inputTokens": record.input_tokens, "outputTokens": record.output_tokens},
         "cost": {"total": "n/a" if record.unpriced_calls else dollars(record.cost), "currency": "USD"},
         "startTime": rfc3339(record.created_at),
@@ -149,11 +151,17 @@ def _fields(record: Record, agent: str) -> dict[str, Any]:
     return fields
 
 
+def _good_end(record: Record) -> str:
+    """Return how a run ended that succeeded, and whether its answers are a model's."""
+    scripted = " Its answers are scripted: no model was asked." if record.scripted_calls else ""
+    return f"The run ended as it should.{scripted}"
+
+
 def event_of(record: Record) -> tuple[EventReason, str, bool]:
     """Return reason, text and whether it is a warning, of the one Event about a run that has ended."""
     match str(record.state):
         case "Succeeded":
-            return EventReason.RUN_SUCCEEDED, record.message or "The run ended as it should.", False
+            return EventReason.RUN_SUCCEEDED, record.message or _good_end(record), False
         case "Cancelled":
             return EventReason.RUN_CANCELLED, record.message or "The run was stopped.", False
         case _:

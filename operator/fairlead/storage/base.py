@@ -88,6 +88,8 @@ class Run:
     """Picodollars, of the calls whose price is known."""
     unpriced_calls: int = 0
     """Calls whose price is unknown: while there are any, the total is ``n/a``."""
+    scripted_calls: int = 0
+    """Calls that a scripted model answered: no model was asked."""
 
 
 @dataclass(frozen=True, slots=True)

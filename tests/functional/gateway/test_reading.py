@@ -57,6 +57,7 @@ async def test_reader_sees_everything_of_a_run(world: World) -> None:
     (listed,) = (await get(world, base, token)).json()["items"]
     by_name, by_uid = [(await get(world, f"{base}/{key}", token)).json() for key in (run.name, run.uid)]
     assert by_name == by_uid
+    assert by_name["scriptedCalls"] == 1
     assert listed["uid"] == run.uid
     assert (by_name["state"], by_name["reason"], by_name["attempt"]) == ("Succeeded", "Succeeded", 1)
     assert by_name["cost"] == {"total": "0", "known": "0", "unpricedCalls": 0, "currency": "USD"}

@@ -93,6 +93,14 @@ async def test_finish_call_counts_calls_whose_price_is_unknown(
     assert (run.cost, run.unpriced_calls) == (0, unpriced)
 
 
+async def test_finish_call_counts_what_a_script_answered(storage: Storage) -> None:
+    for key, reply in (("k0", {"scripted": True}), ("k1", {})):
+        await storage.begin_call(FENCE, replace(INTENT, key=key))
+        await storage.finish_call("run-1-task", key, replace(ANSWER, reply=reply), span=None)
+
+    assert (await run_of(storage)).scripted_calls == 1
+
+
 async def test_repeat_call_is_taken_over_by_one(storage: Storage) -> None:
     await storage.begin_call(FENCE, INTENT)
     second, third = replace(INTENT, gateway="gateway-2"), replace(INTENT, gateway="gateway-3")

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
@@ -56,6 +58,22 @@ async def test_migrate_by_several_at_the_same_moment(storage_url: str) -> None:
     assert await storages[0].get_run("nobody") is None
     for storage in storages:
         await storage.aclose()
+
+
+async def test_migrate_goes_on_from_the_first_revision(storage_url: str) -> None:
+    def make_old(connection: Connection) -> None:
+        config = Config()
+        config.set_main_option("script_location", "fairlead.storage:migrations")
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+
+    storage = open_storage(storage_url)
+    await on_connection(storage, make_old)
+
+    await storage.migrate()
+
+    assert await storage.get_run("nobody") is None
+    await storage.aclose()
 
 
 async def test_migrate_refuses_what_a_newer_version_wrote(storage: Storage, other: Storage) -> None:

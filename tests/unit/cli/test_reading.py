@@ -37,6 +37,13 @@ def test_trace_lines_fold_items_unless_asked() -> None:
     assert whole[-1].endswith("Timeout")
 
 
+def test_trace_lines_mark_what_a_script_answered() -> None:
+    said = [{**each, "attributes": {"fairlead.scripted": True}} if each["kind"] == "call" else each for each in SPANS]
+    marked = [[line.endswith("scripted") for line in trace_lines(said, items=items)] for items in (False, True)]
+    assert marked == [[False, False, True], [False, False, False, False, True, False]]
+    assert not any("scripted" in line for line in trace_lines(SPANS, items=True))
+
+
 def test_trace_lines_place_bars_in_time() -> None:
     _, load, each = trace_lines(SPANS, items=False)
     assert load.index("█") < each.index("█")
@@ -62,6 +69,13 @@ def test_run_cost_rows_of_an_unknown_price_is_not_zero() -> None:
     assert rows["cost"] == "n/a"
     assert rows["known"] == "$0.5 without 2 calls whose price is unknown"
     assert rows["tokens"] == "1,234 in, 5 out"
+
+
+def test_run_cost_rows_say_that_answers_are_scripted() -> None:
+    shown = {"name": "r", "state": "Succeeded", "cost": {"total": "0", "currency": "USD", "unpricedCalls": 0}}
+    rows = dict(run_cost_rows({**shown, "usage": None, "scriptedCalls": 2}))
+    assert rows["model"].startswith("scripted answers")
+    assert "model" not in dict(run_cost_rows({**shown, "usage": None, "scriptedCalls": 0}))
 
 
 @pytest.mark.parametrize(("total", "text"), [("0.0134", "$0.0134"), (None, "n/a"), ("n/a", "n/a"), ("0", "$0")])

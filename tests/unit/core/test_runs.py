@@ -173,6 +173,23 @@ def test_summarize_fields() -> None:
     assert status["usage"] == {"inputTokens": 3, "outputTokens": 4}
 
 
+def test_summarize_leaves_out_what_there_is_nothing_to_say_of() -> None:
+    running = make("WorkflowRun", "r", {}) | {"status": {"currentNodes": ["a"]}}
+    ended = status_patch(running, summary(state=RunState.SUCCEEDED, finished_at=NOW), now=NOW)
+    assert ended["currentNodes"] is None
+    assert not {"currentNodes", "progress"} & set(status_patch(make("WorkflowRun", "r", {}), summary(), now=NOW))
+
+
+def test_summarize_says_that_answers_are_scripted() -> None:
+    texts = {
+        count: next(found.message for found in summary(state=RunState.SUCCEEDED, scripted_calls=count).conditions)
+        for count in (0, 3)
+    }
+    assert texts[0] == "The run ended as it should."
+    assert texts[3] == "The run ended as it should. Its answers are scripted: no model was asked."
+    assert runstatus.event_of(make_run(state=RunState.SUCCEEDED, scripted_calls=3))[1] == texts[3]
+
+
 def test_summarize_an_unknown_price_is_never_zero() -> None:
     assert summary(cost=5, unpriced_calls=1).status["cost"]["total"] == "n/a"
 

@@ -63,7 +63,7 @@ async def show(run: Found, gateway: Services) -> Response:
 async def output(run: Found) -> Response:
     """Show what a run gave."""
     shown = {"state": run.state.value, "reason": run.reason, "message": run.message, "output": run.output}
-    return JsonResponse(shown)
+    return JsonResponse({**shown, "scriptedCalls": run.scripted_calls})
 
 
 @router.get(_RUN + "/logs")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -175,7 +175,8 @@ class _Watcher:
 
     def _event(self, kind: str, stored: Stored) -> bytes:
         if self._style.form.kind == "Table":
-            table = self._style.table([self._style.view(stored)], {"resourceVersion": str(stored.rv)})
+            style = replace(self._style, now=self._cluster.now())  # ages go on while the watch lasts
+            table = style.table([style.view(stored)], {"resourceVersion": str(stored.rv)})
             if self._described:
                 table = {**table, "columnDefinitions": None}
             self._described = True

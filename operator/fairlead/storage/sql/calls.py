@@ -39,6 +39,7 @@ _CHARGE = (
         output_tokens=runs.c.output_tokens + bindparam("more_output"),
         cost=runs.c.cost + bindparam("more_cost"),
         unpriced_calls=runs.c.unpriced_calls + bindparam("more_unpriced"),
+        scripted_calls=runs.c.scripted_calls + bindparam("more_scripted"),
     )
 )
 _SEEN = select(gateways.c.seen_at).where(gateways.c.gateway == bindparam("gateway"))
@@ -70,6 +71,7 @@ def finish(tx: Transaction, task_id: str, key: str, *, answer: CallAnswer, span:
         "more_output": answer.output_tokens,
         "more_cost": answer.cost or 0,
         "more_unpriced": int(answer.priced and answer.cost is None),
+        "more_scripted": int(bool(answer.reply.get("scripted"))),
     }
     tx.run(_CHARGE, charge)
     if span is not None:

@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Identity, Index,
 from fairlead.storage.base import CallState, RunState, TaskState
 from fairlead.storage.sql.types import Instant, Json, JsonTuple, Prose, Serial, Word
 
-HEAD = "0001"
+HEAD = "0002"
 """The revision that these tables are."""
 VERSION_TABLE = "fairlead_version"
 metadata = MetaData()
@@ -68,6 +68,7 @@ runs = Table(
     _number("output_tokens"),
     _number("cost"),
     _number("unpriced_calls"),
+    _number("scripted_calls"),
     Index("ix_runs_name", "cluster", "namespace", "name", "seq"),
     Index("ix_runs_state", "cluster", "state", "seq"),
     Index("ix_runs_seq", "cluster", "seq"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -158,6 +159,27 @@ async def test_a_slow_watcher_is_told_to_start_again(call: Any, cluster: Cluster
     assert len(last) == 1
     assert b'"type":"ERROR"' in last[0]
     assert b'"code":410' in last[0]
+
+
+async def test_a_watch_of_a_table_goes_on_counting_ages(call: Any, cluster: Cluster, clock: FakeClock) -> None:
+    resource = cluster.registry.find("", "v1", "configmaps")
+    assert resource is not None
+    request = WatchRequest(
+        namespace="default",
+        selection=Selection(),
+        style=Style(resource=resource, form=Form("Table"), now=cluster.now()),
+        revision=cluster.store.durable,
+        bookmarks=False,
+        initial_events=False,
+        timeout=1000,
+    )
+    stream = await watch(cluster, request)
+    await call("POST", f"{CORE}/configmaps", {"metadata": {"name": "a"}})
+    first = json.loads(await anext(stream))
+    clock.advance(90)
+    await call("PATCH", f"{CORE}/configmaps/a", {"data": {"k": "v"}}, kind=MERGE)
+    ages = [event["object"]["rows"][0]["cells"][-1] for event in (first, json.loads(await anext(stream)))]
+    assert ages == ["0s", "90s"]
 
 
 async def test_a_watch_ends_with_its_definition(call: Any, cluster: Cluster) -> None:
