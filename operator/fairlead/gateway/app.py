@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 
 from fairlead.gateway import errors
 from fairlead.gateway.limits import BodyLimit
 from fairlead.gateway.routes import agents, health, runs
 from fairlead.wiring import Gateway
 
+_SILENT: Final[TelemetryConfig] = {"auto_configure": False, "tracing": False, "metrics": False, "logs": False}
+
 
 def create_app(gateway: Gateway) -> FastAPI:
     """Return the gateway's application over its services."""
-    app = FastAPI(title="Fairlead gateway", openapi_url=None, docs_url=None, redoc_url=None)
+    app = FastAPI(title="Fairlead gateway", openapi_url=None, telemetry=_SILENT)
     app.state.gateway = gateway
     errors.install(app)
     app.add_exception_handler(runs.RunNotFound, runs.not_found)

@@ -16,13 +16,13 @@ from fairlead.wiring import Gateway
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-def services(request: Request) -> Gateway:
+async def services(request: Request) -> Gateway:
     """Return the services of this process."""
     gateway: Gateway = request.app.state.gateway
     return gateway
 
 
-def bearer(request: Request) -> str:
+async def bearer(request: Request) -> str:
     """Return the bearer token, or nothing."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""

@@ -76,7 +76,7 @@ async def _invalid(_request: Request, error: Exception) -> Response:
 
 async def _http(_request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
-    reason = {404: "NotFound", 405: "MethodNotAllowed"}.get(status, "BadRequest")
+    reason = {404: "NotFound", 405: "MethodNotAllowed", 413: "TooLarge"}.get(status, "BadRequest")
     return problem(status, reason, str(getattr(error, "detail", "")))
 
 

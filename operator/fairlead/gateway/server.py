@@ -103,6 +103,7 @@ def _config(gateway: Gateway, context: ssl.SSLContext, *, bind: str, port: int) 
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         lifespan="off",
         timeout_keep_alive=75,
         timeout_graceful_shutdown=_HANG_UP_SECONDS,

@@ -51,6 +51,7 @@ _BY_NAME: Final[Mapping[str, tuple[type[FairleadError], str]]] = {
 }
 _NO_KEY: Final = "none"
 _MAX_MESSAGE: Final = 1000
+_MAX_TOKENS: Final = 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,13 +211,18 @@ def _parse(response: Any) -> Completion:
     return Completion(
         text=choice.message.content or "",
         usage=TokenUsage(
-            input_tokens=getattr(usage, "prompt_tokens", 0) or 0,
-            output_tokens=getattr(usage, "completion_tokens", 0) or 0,
-            cached_tokens=getattr(details, "cached_tokens", 0) or 0,
+            input_tokens=_count(getattr(usage, "prompt_tokens", 0)),
+            output_tokens=_count(getattr(usage, "completion_tokens", 0)),
+            cached_tokens=_count(getattr(details, "cached_tokens", 0)),
         ),
         model=str(response.model or ""),
         finish_reason=str(choice.finish_reason or ""),
     )
+
+
+def _count(number: Any) -> int:
+    """Return a number of tokens that a server claims: never negative (it would pay back), never beyond all bounds."""
+    return min(max(int(number or 0), 0), _MAX_TOKENS)
 
 
 def _to_error(error: Exception, *, secret: str) -> FairleadError:

@@ -27,6 +27,7 @@ _DEAD_AFTER_SECONDS: Final = 3 * BEAT_SECONDS
 _LOOK_SECONDS: Final = 0.25
 _COMMIT_RETRY_SECONDS: Final = 1.0
 _KEY_PARTS: Final = 5
+_MAX_DIGITS: Final = 9
 _Place = tuple[str, str]
 """A task and a call's key."""
 
@@ -256,7 +257,7 @@ def _check_key(request: Call) -> None:
     numbers = parts[2:]
     well_formed = (
         len(parts) == _KEY_PARTS
-        and all(number.isdecimal() for number in numbers)
+        and all(number.isdecimal() and len(number) <= _MAX_DIGITS for number in numbers)
         and request.key == call_key(request.node, request.item, *(int(number) for number in numbers))
     )
     if not well_formed:
