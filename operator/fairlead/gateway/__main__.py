@@ -46,7 +46,7 @@ async def _build(settings: GatewaySettings) -> Gateway:
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return uvloop's, where it is installed: it halves what a small request costs."""
+    """Return uvloop's, where it is installed: a request costs less CPU then."""
     if find_spec("uvloop") is None:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module("uvloop").new_event_loop
