@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import click
-from tests.bench import apiserver, runs, storage
+from tests.bench import apiserver, cli, runs, storage
 from tests.bench.harness import Comparison, Outcome, compare
 from tests.bench.report import PAGE, page
 
@@ -37,6 +37,14 @@ SECTIONS: dict[str, tuple[str, str, Bench]] = {
             "gateway, traced and priced. p50 and p99 are from the creation to the moment in which the first node began."
         ),
         runs.comparisons,
+    ),
+    "cli": (
+        "Command line",
+        (
+            "How long a command takes before it does anything: a shell's completion calls it at each TAB. Wall-clock time "
+            "is what a person waits for; p50 is meant to stay under 150 ms."
+        ),
+        cli.comparisons,
     ),
     "storage": (
         "Storage",

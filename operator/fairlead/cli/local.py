@@ -41,7 +41,10 @@ def down(home: Path) -> int:
     from fairlead.clock import SystemClock
     from fairlead.localcluster.supervisor.down import stop_home
 
-    stopped = asyncio.run(stop_home(_home(home), SystemClock()))
+    place = _home(home)
+    if place.locked():
+        click.echo("… stopping Fairlead", err=True)
+    stopped = asyncio.run(stop_home(place, SystemClock()))
     click.echo(f"Fairlead is stopped ({home})" if stopped else f"Fairlead does not run in {home}", err=True)
     return exits.OK
 
@@ -110,7 +113,8 @@ def start_detached(home: Home, *, ports: Mapping[str, int], report: Callable[[st
     reader, writer = os.pipe()
     command = [sys.executable, "-m", "fairlead.localcluster.supervisor", "--home", str(home.root)]
     command += [f"--port={name}={number}" for name, number in ports.items()]
-    with (home.logs / "supervisor.log").open("ab") as log:
+    log_file = os.open(home.logs / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    with os.fdopen(log_file, "ab") as log:
         subprocess.Popen(  # noqa: S603 - our own program
             [*command, "--report-fd", str(writer)],
             pass_fds=[writer],

@@ -19,6 +19,7 @@ from fairlead.localcluster.supervisor.processes import Identity
 
 FORMAT: Final = 1
 """Raised when an older Fairlead could no longer read a home."""
+_MAGIC: Final = b"SQLite format 3\x00"
 _FREE_BYTES: Final = 50 * 1024 * 1024
 
 
@@ -96,6 +97,22 @@ class Home:
                 f"only {free // 2**20} MB are free where {self.root} is, and {_FREE_BYTES // 2**20} MB are needed; "
                 "make room or use another FAIRLEAD_HOME"
             )
+
+    def check_databases(self) -> None:
+        """Look whether the files that hold the state can be what they should be.
+
+        Raises:
+            TerminalError: one is no database.
+        """
+        for path in (self.apiserver / "cluster.db", self.database):
+            if not path.exists():
+                continue
+            with path.open("rb") as file:
+                start = file.read(len(_MAGIC))
+            if start not in (b"", _MAGIC):
+                raise TerminalError(
+                    f"{path} is not a database any more; restore it from a backup, or move it away to start without it"
+                )
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

@@ -95,6 +95,7 @@ class Supervisor:
 
     async def _start(self) -> None:
         state = State.read(self._home)
+        self._home.check_databases()
         ports = choose_ports(state.ports, self._options.ports)
         self._state = State(ports=ports, supervisor=Identity.of(os.getpid()))
         self._state.write(self._home)

@@ -1,0 +1,98 @@
+"""Laptop mode for tests: a home of its own, driven by the real command line and real kubectl."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import yaml
+
+from fairlead.localcluster.supervisor.home import Home, State
+from fairlead.testing.kubectl import Kubectl, wait_for
+
+_SECONDS = 240
+
+
+@dataclass(frozen=True)
+class Laptop:
+    """One home."""
+
+    home: Home
+
+    @property
+    def kubectl(self) -> Kubectl:
+        """Real kubectl with the kubeconfig that `up` wrote."""
+        return Kubectl(self.home.kubeconfig, "default", self.home.root.parent)
+
+    @property
+    def state(self) -> State:
+        """What the supervisor says about itself."""
+        return State.read(self.home)
+
+    def command(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start the command line and do not wait for it."""
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("FAIRLEAD_", "KUBECONFIG"))}
+        environment = {**inherited, "FAIRLEAD_HOME": str(self.home.root), "HOME": str(self.home.root.parent)}
+        return subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, "-m", "fairlead.cli.main", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+
+    def run(self, *arguments: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+        """Run the command line. *code*: what it must end with; None: anything."""
+        process = self.command(*arguments)
+        out, err = process.communicate(timeout=_SECONDS)
+        if code is not None and process.returncode != code:
+            message = f"fairlead {' '.join(arguments)} ended with {process.returncode}, not {code}:\n{out}{err}"
+            raise AssertionError(message)
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def __call__(self, *arguments: str) -> str:
+        """Run the command line and return what it prints."""
+        return self.run(*arguments).stdout
+
+    def up(self) -> None:
+        """Bring the home up."""
+        self.run("up", "--detach")
+
+    def crash(self) -> None:
+        """Kill the supervisor, as a crash does; returns when all that it started is gone, too."""
+        state = self.state
+        assert state.supervisor is not None  # noqa: S101 - it runs
+        state.supervisor.signal(signal.SIGKILL)
+        wait_for("its children to end", lambda: not any(child.alive() for child in state.children.values()))
+
+    def agent_pid(self, pod: str = "default-0") -> int:
+        """Return the process of an agent's pod, from the runtime's log."""
+        records = [json.loads(line) for line in (self.home.logs / "podruntime.log").read_text().splitlines() if line]
+        started = [each for each in records if each.get("event") == "container_started" and each["name"] == pod]
+        return int(started[-1]["pid"])
+
+    def journal(self, run: str) -> list[dict[str, Any]]:
+        """Return a run's journal, as the gateway shows it."""
+        gateway = json.loads(self.home.gateway_file.read_text())
+        token = yaml.safe_load(self.home.kubeconfig.read_text())["users"][0]["user"]["token"]
+        answer = httpx.get(
+            f"{gateway['url']}/v1/namespaces/default/runs/{run}/journal",
+            headers={"Authorization": f"Bearer {token}"},
+            verify=ssl.create_default_context(cafile=gateway["ca"]),
+            trust_env=False,
+        )
+        items: list[dict[str, Any]] = answer.raise_for_status().json()["items"]
+        return items
+
+    def wait_for(self, what: str, condition: Callable[[], Any]) -> Any:
+        """Wait for something, with more patience: everything is real here."""
+        return wait_for(what, condition, seconds=120)

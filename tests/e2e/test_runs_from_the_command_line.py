@@ -1,0 +1,132 @@
+"""Exit codes and streams of `fairlead run`, with a real agent."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fairlead.testing.laptop import Laptop
+
+pytestmark = pytest.mark.process_runtime
+
+
+def kind(name: str, spec: dict[str, Any], *, kind: str = "Workflow") -> dict[str, Any]:
+    return {"apiVersion": "fairlead.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+def workflow(name: str, prompt: str) -> dict[str, Any]:
+    inputs = [{"name": "count", "type": "integer", "default": 1}]
+    node = {"name": "say", "llm": {"prompt": prompt}}
+    spec = {"model": "m", "runsOn": {"agent": "a"}, "inputs": inputs, "nodes": [node], "output": "{{ outputs.say }}"}
+    return kind(name, spec)
+
+
+RESPONSES = [
+    {"match": "^slow", "reply": "at last", "latencyMs": 30_000},
+    {"match": "^bad", "error": {"status": 400, "message": "no such thing"}},
+    {"match": "^count", "reply": "counted"},
+]
+
+
+@pytest.fixture(scope="module")
+def ready(laptop: Laptop, tmp_path_factory: pytest.TempPathFactory) -> Laptop:
+    objects = [
+        kind("m", {"scripted": {"responses": RESPONSES}}, kind="Model"),
+        kind("a", {"model": "m"}, kind="Agent"),
+        workflow("good", "count to {{ inputs.count }}"),
+        workflow("bad", "bad"),
+        workflow("slow", "slow"),
+    ]
+    file = tmp_path_factory.mktemp("objects") / "all.yaml"
+    file.write_text(yaml.safe_dump_all(objects))
+    said = laptop("apply", "-f", str(file))
+    assert said.count("created") == len(objects)
+    assert laptop("apply", "-f", str(file)).count("unchanged") == len(objects)
+    return laptop
+
+
+def test_run_without_waiting_says_what_to_do_next(ready: Laptop) -> None:
+    done = ready.run("run", "good")
+    assert done.stdout.startswith("workflowrun.fairlead.dev/good-")
+    assert done.stdout.endswith(" created\n")
+    assert "logs -f good-" in done.stderr
+
+
+def test_run_that_succeeds_gives_its_output(ready: Laptop) -> None:
+    done = ready.run("run", "good", "-i", "count=3", "--name", "good-3", "--wait")
+    assert done.stdout == "workflowrun.fairlead.dev/good-3 created\n"
+    assert "good-3  Succeeded" in done.stderr
+    assert ready("output", "good-3") == "counted\n"
+    assert '"count": 3' in ready("get", "run", "good-3", "-o", "json")
+
+
+def test_run_that_is_watched_shows_each_node(ready: Laptop) -> None:
+    assert "Succeeded  say" in ready.run("run", "good", "--watch").stderr
+
+
+def test_run_with_logs_prints_them(ready: Laptop) -> None:
+    assert "[say] succeeded" in ready("run", "good", "--logs")
+
+
+def test_run_of_a_file_needs_no_object(ready: Laptop, tmp_path: Path) -> None:
+    file = tmp_path / "inline.yaml"
+    file.write_text(yaml.safe_dump(workflow("inline", "count")))
+    assert "inline-" in ready("run", str(file), "--wait")
+    assert "workflow.fairlead.dev/inline" not in ready("get", "flow", "-o", "name")
+
+
+def test_run_that_fails_ends_with_1_and_says_why(ready: Laptop) -> None:
+    done = ready.run("run", "bad", "--wait", code=1)
+    assert "NodeFailed" in done.stderr
+    assert "no such thing" in done.stderr
+    assert ready.run("output", "@latest-failed", code=1).stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        ("count=many", 'input "count" must be of type integer'),
+        ("cuont=1", 'unknown input "cuont"'),
+    ],
+)
+def test_run_with_wrong_inputs_ends_with_3_before_anything_is_made(ready: Laptop, inputs: str, said: str) -> None:
+    done = ready.run("run", "good", "-i", inputs, code=3)
+    assert said in done.stderr
+    assert done.stdout == ""
+
+
+def test_run_that_takes_too_long_ends_with_124_and_goes_on(ready: Laptop) -> None:
+    done = ready.run("run", "slow", "--name", "slow-1", "--wait", "--timeout", "2s", code=124)
+    assert "it goes on" in done.stderr
+    assert "slow-1 stopping" in ready("stop", "slow-1")
+    ready.wait_for("it to end", lambda: "Cancelled" in ready("get", "run", "slow-1"))
+
+
+def test_run_stopped_by_a_person_ends_with_5(ready: Laptop) -> None:
+    following = ready.command("run", "slow", "--name", "slow-2", "--watch")
+    ready.wait_for("it to run", lambda: "Running" in ready.run("get", "run", "slow-2", code=None).stdout)
+    ready("stop", "slow-2")
+    out, err = following.communicate(timeout=60)
+    assert following.returncode == 5, out + err
+
+
+def test_ctrl_c_detaches_and_the_run_goes_on(ready: Laptop) -> None:
+    following = ready.command("run", "slow", "--name", "slow-3", "--watch")
+    ready.wait_for("it to run", lambda: "Running" in ready.run("get", "run", "slow-3", code=None).stdout)
+    following.send_signal(signal.SIGINT)
+    out, err = following.communicate(timeout=60)
+    assert following.returncode == 130, out + err
+    assert "slow-3 goes on. Stop it:" in err
+    assert "Traceback" not in err
+    assert "Running" in ready("get", "run", "slow-3")
+    ready("stop", "slow-3")
+
+
+def test_doctor_finds_nothing_wrong(ready: Laptop) -> None:
+    said = ready("doctor")
+    assert "the gateway answers" in said
+    assert "bad" not in said
