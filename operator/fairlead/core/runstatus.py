@@ -100,9 +100,8 @@ def _conditions(record: Record, *, generation: int, waits_for: str) -> tuple[Con
         case "Succeeded":
             return conditions.succeeded(message or _good_end(record), generation=generation)
         case "Cancelled":
-            return _cancelled(
-                record.reason or Reason.CANCELLED, message or "The run was stopped.", generation=generation
-            )
+            reason = _reason(record, Reason.CANCELLED)
+            return _cancelled(reason, message or "The run was stopped.", generation=generation)
         case "Failed":
             reason = _reason(record, Reason.INTERNAL_ERROR)
             return conditions.stalled(ConditionType.SUCCEEDED, reason, message, generation=generation)

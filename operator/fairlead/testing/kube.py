@@ -1,87 +1,93 @@
-"""A Kubernetes API in memory: objects, versions, uids, merge patches of status."""
+"""A Kubernetes API in memory: objects as dicts, tokens and permissions as the test gives them."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping
+import copy
+import uuid
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fairlead.errors import Conflict, FairleadError
-from fairlead.kube import Ref
-
-Object = dict[str, Any]
-Objects = list[Object]
+from fairlead.errors import Conflict
+from fairlead.kube import Ref, TokenIdentity
 
 
 class FakeKube:
-    """Stands in for `KubeClient`. *failure*, if set, is what every call raises."""
+    """What the services use of `fairlead.kube.KubeClient`, without a server."""
 
     def __init__(self) -> None:
-        self.objects: dict[Ref, Object] = {}
-        self.failure: FairleadError | None = None
-        self.refuse: dict[str, FairleadError] = {}
-        """By kind: what creating one raises."""
-        self.patches: list[tuple[Ref, Mapping[str, Any]]] = []
-        self.deleted: list[tuple[Ref, int | None]] = []
-        self._numbers = itertools.count(1)
+        self.objects: dict[Ref, dict[str, Any]] = {}
+        self.tokens: dict[tuple[str, str], TokenIdentity] = {}
+        """By token and audience; the audience of the API server itself is empty."""
+        self.allowed: set[tuple[str, str, str]] = set()
+        """User, verb and namespace."""
+        self.failure: Exception | None = None
+        """Raised by everything, while set."""
+        self.reviews = 0
+        self._version = 0
 
-    def add(self, obj: Mapping[str, Any]) -> Object:
-        """Put an object there, as the server would complete it; return it."""
-        number = next(self._numbers)
-        meta = {"namespace": "default", "uid": f"uid-{number}", "generation": 1, **obj["metadata"]}
-        stored: Object = {**obj, "metadata": {**meta, "resourceVersion": str(number)}}
-        self.objects[Ref.of(stored)] = stored
-        return stored
+    async def get(self, ref: Ref) -> dict[str, Any] | None:
+        """Return a copy of an object."""
+        self._fail()
+        return copy.deepcopy(self.objects.get(ref))
 
-    def of_kind(self, kind: str) -> Objects:
-        """Return the objects of a kind."""
-        return [obj for ref, obj in self.objects.items() if ref.kind == kind]
+    async def create(self, obj: Mapping[str, Any]) -> dict[str, Any]:
+        """Add an object."""
+        self._fail()
+        ref = Ref.of(obj)
+        if ref in self.objects:
+            raise Conflict(f"{ref.name} exists", reason="AlreadyExists")
+        made: dict[str, Any] = copy.deepcopy(dict(obj))
+        made["metadata"].setdefault("uid", str(uuid.uuid4()))
+        return self._store(ref, made)
 
-    async def get(self, ref: Ref) -> Object | None:
-        """Return an object, or None."""
-        self._may_fail()
-        return self.objects.get(ref)
+    async def replace(self, obj: Mapping[str, Any]) -> dict[str, Any]:
+        """Replace an object, if nobody changed it."""
+        self._fail()
+        ref = Ref.of(obj)
+        given = obj["metadata"].get("resourceVersion")
+        if given and given != self.objects[ref]["metadata"]["resourceVersion"]:
+            raise Conflict(f"{ref.name} was changed")
+        return self._store(ref, copy.deepcopy(dict(obj)))
 
-    async def list(self, api_version: str, kind: str, **_: Any) -> Objects:
-        """Return all objects of a kind."""
-        self._may_fail()
-        return [obj for obj in self.of_kind(kind) if obj["apiVersion"] == api_version]
-
-    async def versions(self, api_version: str, kind: str, **_: Any) -> Objects:
-        """Return all objects of a kind."""
-        return await self.list(api_version, kind)
-
-    async def create(self, obj: Mapping[str, Any]) -> Object:
-        """Create an object; `Conflict` if it is there."""
-        self._may_fail()
-        if obj["kind"] in self.refuse:
-            raise self.refuse[obj["kind"]]
-        if Ref.of(obj) in self.objects:
-            raise Conflict("it is there", reason="AlreadyExists")
-        return self.add(obj)
-
-    async def merge_patch(self, ref: Ref, patch: Mapping[str, Any], *, subresource: str = "") -> Object | None:
-        """Merge into the status, one level deep; None if the object is not there."""
-        self._may_fail()
-        assert subresource == "status"  # noqa: S101 - a test's own mistake
-        found = self.objects.get(ref)
-        if found is None or found["metadata"]["uid"] != patch["metadata"]["uid"]:
+    async def merge_patch(self, ref: Ref, patch: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Merge a patch into an object."""
+        self._fail()
+        if ref not in self.objects:
             return None
-        self.patches.append((ref, patch["status"]))
-        status = {**found.get("status", {}), **patch["status"]}
-        version = {"resourceVersion": str(next(self._numbers))}
-        self.objects[ref] = {**found, "metadata": {**found["metadata"], **version}, "status": status}
-        return self.objects[ref]
+        return self._store(ref, _merged(self.objects[ref], patch))
 
-    async def delete(self, ref: Ref, *, uid: str = "", grace_seconds: int | None = None) -> None:
-        """Delete an object; `Conflict` if it has another uid."""
-        self._may_fail()
-        found = self.objects.get(ref)
-        if found is not None and uid and found["metadata"]["uid"] != uid:
-            raise Conflict("another one has that name")
-        self.objects.pop(ref, None)
-        self.deleted.append((ref, grace_seconds))
+    async def review_token(self, token: str, *, audiences: Sequence[str] = ()) -> TokenIdentity | None:
+        """Return whose token it is."""
+        self._fail()
+        self.reviews += 1
+        return self.tokens.get((token, next(iter(audiences), "")))
 
-    def _may_fail(self) -> None:
+    async def review_access(
+        self, who: TokenIdentity, *, verb: str, group: str, resource: str, namespace: str = ""
+    ) -> bool:
+        """Return whether the test allowed it."""
+        self._fail()
+        del group, resource
+        return (who.username, verb, namespace) in self.allowed
+
+    def _store(self, ref: Ref, obj: dict[str, Any]) -> dict[str, Any]:
+        self._version += 1
+        obj["metadata"]["resourceVersion"] = str(self._version)
+        self.objects[ref] = obj
+        return copy.deepcopy(obj)
+
+    def _fail(self) -> None:
         if self.failure is not None:
             raise self.failure
+
+
+def _merged(old: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(old)
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(value, Mapping):
+            merged[key] = _merged(merged.get(key) or {}, value)
+        else:
+            merged[key] = value
+    return merged

@@ -24,7 +24,7 @@ from fairlead.services.watchdog import Watchdog
 from fairlead.storage import Storage
 from fairlead.storage.base import AgentSession, RunState
 from fairlead.testing.clock import FakeClock
-from fairlead.testing.kube import FakeKube
+from fairlead.testing.memorycluster import MemoryCluster
 from fairlead.testing.storage import CLUSTER, make_revision, make_run, make_session, make_task, sqlite_storage
 
 NODES = [{"name": "a", "llm": {"prompt": "x"}}]
@@ -47,7 +47,7 @@ class FlakyStorage:
 class World:
     """What the operator works with."""
 
-    kube: FakeKube
+    kube: MemoryCluster
     storage: Any
     clock: FakeClock
     objects: Objects
@@ -80,7 +80,7 @@ class World:
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    kube, clock, objects, checks = FakeKube(), FakeClock(), Objects(), GraphChecks()
+    kube, clock, objects, checks = MemoryCluster(), FakeClock(), Objects(), GraphChecks()
     ca = {"name": names.GATEWAY_CA_CONFIGMAP, "namespace": "system"}
     kube.add({"apiVersion": "v1", "kind": "ConfigMap", "metadata": ca, "data": {names.CA_KEY: "pem"}})
     answers = [True]
