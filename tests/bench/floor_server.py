@@ -99,5 +99,6 @@ if __name__ == "__main__":
         ssl_keyfile=key,
         log_level="error",
         access_log=False,
+        timeout_keep_alive=600,  # it waits while the other one is measured
         lifespan="off",
     )

@@ -14,7 +14,8 @@ PAGE = Path("docs/reference/benchmarks.md")
 _HEAD = """\
 # Benchmarks
 
-Written by `make bench`; do not edit. Measured on {day}: {machine}, {cores} cores, Python {python}.
+Written by `make bench`; do not edit. Measured on {day}: {machine}, {cores} cores, Python {python}, load average {load:.1f}
+at the end (what else was running then is in it, and in every absolute figure below).
 
 Machines differ and are busy, so read the **ratios**: in each of {rounds} rounds every way is measured once, in an order
 that turns around from round to round, and gives one ratio to the first way. Given are the median and, in brackets, the
@@ -26,7 +27,12 @@ def page(sections: Sequence[tuple[str, str, Sequence[Outcome]]], *, day: date) -
     """Return the whole page. A section is its title, what stands under it, and what was measured."""
     rounds = sections[0][2][0].comparison.rounds
     head = _HEAD.format(
-        day=day, machine=platform.machine(), cores=os.cpu_count(), python=platform.python_version(), rounds=rounds
+        day=day,
+        machine=platform.machine(),
+        cores=os.cpu_count(),
+        python=platform.python_version(),
+        load=os.getloadavg()[1],
+        rounds=rounds,
     )
     return "\n".join([head, *(line for section in sections for line in _section(*section))])
 

@@ -287,7 +287,7 @@ async def comparisons(folder: Path) -> AsyncIterator[list[Comparison]]:
             ]
 
         yield [
-            Comparison("a run of one node, 16 created at once", 16, arms("together")),
-            Comparison("a run of one node, one after another; until its node began", 5, arms("one_by_one")),
-            Comparison("the same on the warm pool, more often", 25, arms("one_by_one")[2:]),
+            Comparison("a run of one node, 8 created at once", 8, arms("together")),
+            Comparison("a run of one node, one after another; until its node began", 3, arms("one_by_one")),
+            Comparison("the same on the warm pool, more often", 15, arms("one_by_one")[2:]),
         ]

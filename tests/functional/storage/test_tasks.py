@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fairlead.errors import Conflict
+from fairlead.errors import Conflict, InvalidObject
 from fairlead.storage import Storage
 from fairlead.storage.base import (
     MAX_ATTEMPTS_WITHOUT_PROGRESS,
@@ -206,10 +206,10 @@ async def test_append_with_an_end_commits_run_task_and_nodes_together(storage: S
 async def test_append_that_fails_midway_leaves_nothing(storage: Storage) -> None:
     await submit(storage)
     session, claimed = await start(storage)
-    broken = NodeRecord("run-1", "a", output=object())
+    broken = NodeRecord("run-1", "a", output="half a pair of surrogates: \ud800")
     effects = Effects(done=5, total=5, nodes=(broken,))
 
-    with pytest.raises(Exception, match="JSON"):
+    with pytest.raises(InvalidObject, match="JSON"):
         await storage.append(fence_of(session, claimed), first=0, entries=[STARTED], effects=effects, at=NOW)
 
     assert await storage.journal("run-1-task") == []

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.types import TypeDecorator
 
+from fairlead.errors import InvalidObject
 from fairlead.storage.base import RunState
 from fairlead.storage.sql.types import Instant, Json, JsonTuple, Prose, Word
 
@@ -39,9 +40,10 @@ def test_json_of_a_frozen_mapping_and_a_tuple() -> None:
     assert there_and_back(JsonTuple(), ("a", "b")) == ("a", "b")
 
 
-def test_json_of_anything_else_is_refused() -> None:
-    with pytest.raises(TypeError, match="JSON"):
-        Json().process_bind_param(object(), DIALECT)
+@pytest.mark.parametrize("value", [object(), "half a pair \ud800", 2**70, {1: "a key that is no text"}])
+def test_json_of_anything_else_is_refused(value: Any) -> None:
+    with pytest.raises(InvalidObject, match="cannot be kept as JSON"):
+        Json().process_bind_param(value, DIALECT)
 
 
 @given(st.datetimes(timezones=st.timezones()))

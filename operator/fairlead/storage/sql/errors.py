@@ -74,6 +74,8 @@ def _first_line(error: BaseException) -> str:
 def translate(error: BaseException, where: str) -> FairleadError | None:
     """Return our error for a database's, or None if it is a bug."""
     cause = getattr(error, "orig", None) or error
+    if isinstance(cause, FairleadError):
+        return cause  # of a column that does not take a value
     return _from_sqlite(cause, where) if isinstance(cause, sqlite3.Error) else _from_postgres(error, where)
 
 

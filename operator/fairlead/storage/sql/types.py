@@ -11,6 +11,8 @@ import orjson
 from sqlalchemy import BigInteger, Dialect, Integer, Text
 from sqlalchemy.types import TypeDecorator
 
+from fairlead.errors import InvalidObject
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -29,7 +31,10 @@ class Json(TypeDecorator[Any]):
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002
         """Write it."""
-        return None if value is None else orjson.dumps(value, default=_mapping).decode()
+        try:
+            return None if value is None else orjson.dumps(value, default=_mapping).decode()
+        except orjson.JSONEncodeError as error:
+            raise InvalidObject(f"a value cannot be kept as JSON: {error}", reason="InvalidRequest") from error
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:  # noqa: ARG002
         """Read it."""
