@@ -41,8 +41,8 @@ SECTIONS: dict[str, tuple[str, str, Bench]] = {
     "cli": (
         "Command line",
         (
-            "How long a command takes before it does anything: a shell's completion calls it at each TAB. Wall-clock time "
-            "is what a person waits for; p50 is meant to stay under 150 ms."
+            "How long a command takes before it does anything: a shell's completion calls it at each TAB. Wall-clock "
+            "time is what a person waits for; p50 is meant to stay under 150 ms."
         ),
         cli.comparisons,
     ),

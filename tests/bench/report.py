@@ -14,8 +14,8 @@ PAGE = Path("docs/reference/benchmarks.md")
 _HEAD = """\
 # Benchmarks
 
-Written by `make bench`; do not edit. Measured on {day}: {machine}, {cores} cores, Python {python}, load average {load:.1f}
-at the end (what else was running then is in it, and in every absolute figure below).
+Written by `make bench`; do not edit. Measured on {day}: {machine}, {cores} cores, Python {python}, load
+average {load:.1f} at the end: what else was running is in every absolute figure below.
 
 Machines differ and are busy, so read the **ratios**: in each of {rounds} rounds every way is measured once, in an order
 that turns around from round to round, and gives one ratio to the first way. Given are the median and, in brackets, the
