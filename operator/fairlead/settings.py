@@ -50,6 +50,8 @@ class OperatorSettings(ProcessSettings):
     """How often the agents' Leases are listed to judge their expiry."""
     probe_port: int = 8081
     """The port of ``/healthz`` and ``/readyz``; 0 for none."""
+    probe_bind: str = ""
+    """The address of that port; empty: every address of the pod, where the kubelet probes it."""
     leader_lease_seconds: Annotated[float, Field(gt=0)] = 15
 
 

@@ -12,8 +12,8 @@ Check = Callable[[], str]
 
 
 @asynccontextmanager
-async def serve_probes(port: int, *, healthy: Check, ready: Check) -> AsyncIterator[None]:
-    """Answer probes while the context is open; *port* 0: do not."""
+async def serve_probes(port: int, *, bind: str, healthy: Check, ready: Check) -> AsyncIterator[None]:
+    """Answer probes while the context is open; *port* 0: do not; *bind* empty: on every address."""
     if port == 0:
         yield
         return
@@ -22,7 +22,7 @@ async def serve_probes(port: int, *, healthy: Check, ready: Check) -> AsyncItera
     app.router.add_get("/readyz", _handler(ready))
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
-    await web.TCPSite(runner, None, port).start()
+    await web.TCPSite(runner, bind or None, port).start()
     try:
         yield
     finally:

@@ -58,7 +58,10 @@ async def run(parts: OperatorParts) -> None:
     main = asyncio.current_task()
     assert main is not None  # noqa: S101 - a coroutine runs in a task
     _on_signals(main.cancel)
-    async with serve_probes(parts.settings.probe_port, healthy=vitals.unhealthy, ready=vitals.unready):
+    settings = parts.settings
+    async with serve_probes(
+        settings.probe_port, bind=settings.probe_bind, healthy=vitals.unhealthy, ready=vitals.unready
+    ):
         vitals.started = True
         try:
             await parts.election.acquire()
@@ -112,6 +115,8 @@ async def _lead(parts: OperatorParts, operator: Operator) -> None:
             registry=build_registry(),
             settings=build_settings(),
             memo=Memo(parts.kube, operator),
+            # Its own is made of a user name, which a container need not have; the type is private, and a text.
+            identity=parts.identity,  # type: ignore[arg-type]
             clusterwide=not namespaces,
             namespaces=namespaces,
             standalone=True,

@@ -179,6 +179,7 @@ class Supervisor:
         return {
             **self._common_settings("operator"),
             "FAIRLEAD_GATEWAY_URL": f"https://{_LOOPBACK}:{self._state.ports['gateway']}",
+            "FAIRLEAD_PROBE_BIND": _LOOPBACK,
             "FAIRLEAD_PROBE_PORT": str(self._state.ports["operator"]),
             "FAIRLEAD_AGENT_IMAGE": self._options.agent_image,
             "FAIRLEAD_IDENTITY": f"{USER_AGENT}-{NODE}",  # always the same: it takes its own Lease again after a crash
