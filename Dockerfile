@@ -24,7 +24,7 @@ RUN /build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels ./ag
 
 FROM ${BASE} AS release
 COPY --from=build /opt/fairlead /opt/fairlead
-ENV PATH=/opt/fairlead/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+ENV PATH=/opt/fairlead/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONSAFEPATH=1
 USER 10001:10001
 WORKDIR /tmp
 # The manifests name the command: python -m fairlead.controllers, or python -m fairlead.gateway.

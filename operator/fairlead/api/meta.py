@@ -10,7 +10,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
-type_of_any: Final[dict[str, Any]] = {"x-kubernetes-preserve-unknown-fields": True}
+type_of_any: Final[dict[str, Any]] = {"x-kubernetes-preserve-unknown-fields": True, "nullable": True}
+"""Any JSON value. Without `nullable` a null passes, and then no rule can compare the object that it is in."""
 
 
 class KubeModel(BaseModel):

@@ -18,7 +18,7 @@ _NAME_RULE: Final = rule(
 )
 _KEPT: Final = frozenset(
     (
-        *("type", "format", "description", "default", "enum", "pattern", "required", "multipleOf"),
+        *("type", "format", "description", "default", "enum", "pattern", "required", "multipleOf", "nullable"),
         *("minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"),
     )
 )

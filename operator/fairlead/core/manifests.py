@@ -16,6 +16,8 @@ _DRAIN_SECONDS: Final = 30
 _STOP_SECONDS: Final = 15
 """What a pod needs to stop after it has drained."""
 _TOKEN_SECONDS: Final = 3600
+_NOTE_BYTES: Final = 1024
+"""What an API server takes as an Event's note: it counts bytes, whatever its message says."""
 _RESOURCES: Final = {
     "requests": {"cpu": "100m", "memory": "128Mi"},
     "limits": {"cpu": "1", "memory": "512Mi"},
@@ -208,6 +210,11 @@ def build_started_run(workflow: Obj) -> dict[str, Any]:
     }
 
 
+def _cut(text: str, size: int) -> str:
+    """Return as much of *text* as fits into *size* bytes of UTF-8."""
+    return text.encode()[:size].decode(errors="ignore")
+
+
 def build_event(about: Obj, *, reason: str, message: str, warning: bool, at: str, reporter: str) -> dict[str, Any]:
     """Return an Event about an object. The same event has the same name, so that saying it twice is saying it once.
 
@@ -231,6 +238,6 @@ def build_event(about: Obj, *, reason: str, message: str, warning: bool, at: str
             "namespace": of.get("namespace", ""),
             "uid": of["uid"],
         },
-        "note": message[:1024],
+        "note": _cut(message, _NOTE_BYTES),
         "type": "Warning" if warning else "Normal",
     }

@@ -238,6 +238,17 @@ def test_crds_are_plain_yaml() -> None:
 
 
 @everything
+def test_values_of_any_type_may_be_null(resource: Resource) -> None:
+    # an API server cannot compare an object that holds a null where none is allowed: every update would be refused
+    untyped = [
+        path
+        for path, schema in walk(schema_of(resource.kind))
+        if "type" not in schema and "x-kubernetes-int-or-string" not in schema and not schema.get("nullable")
+    ]
+    assert untyped == []
+
+
+@everything
 def test_entries_of_lists_have_no_defaults(resource: Resource) -> None:
     """`kubectl apply` replaces a list as a whole: what a server fills in would be a difference at every apply."""
     filled = [path for path, schema in walk(schema_of(resource.kind)) if "[]" in path and "default" in schema]

@@ -13,7 +13,7 @@ from fairlead.core import names
 from fairlead.core.actions import Create, Delete, Plan
 from fairlead.core.agent import Observed as AgentObserved
 from fairlead.core.agent import plan_agent
-from fairlead.core.manifests import PodSettings, build_pool_pod, build_run_pod, build_started_run
+from fairlead.core.manifests import PodSettings, build_event, build_pool_pod, build_run_pod, build_started_run
 from fairlead.core.model import plan_model
 from fairlead.core.references import References
 from fairlead.core.statuses import status_patch
@@ -304,3 +304,10 @@ def test_plan_run_pods_one_while_active_and_a_new_name_for_each_attempt() -> Non
     assert second.obj["metadata"]["name"] != first.obj["metadata"]["name"]
     assert plan_run_pods(run, [], attempt=1, active=False, settings=SETTINGS) == ()
     assert plan_run_pods(run, [], attempt=1, active=True, settings=None) == ()
+
+
+def test_build_event_note_has_as_many_bytes_as_a_server_takes() -> None:
+    about = make("Workflow", "w", {})
+    event = build_event(about, reason="R", message="…" * 1000, warning=True, at="t", reporter="r")
+    assert event["note"] == "…" * 341
+    assert len(event["note"].encode()) <= 1024
