@@ -10,7 +10,8 @@ import re
 import sys
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import cache, lru_cache
+from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
@@ -54,17 +55,16 @@ class Expression:
     functions: frozenset[str]
 
 
+@cache
 def library() -> ModuleType:
     """Import the CEL library without its command line, which would import half a terminal toolkit."""
-    if "cel" not in sys.modules:
-        hidden = "cel.cli" not in sys.modules
-        sys.modules.setdefault("cel.cli", ModuleType("cel.cli"))
-        import cel  # noqa: F401
-
-        logging.getLogger("cel").setLevel(logging.CRITICAL)  # it also raises what it warns of
-        if hidden:
-            del sys.modules["cel.cli"]
-    return sys.modules["cel"]
+    placeholder = ModuleType("cel.cli")
+    hidden = sys.modules.setdefault("cel.cli", placeholder) is placeholder
+    module = import_module("cel")  # waits while another thread imports it
+    logging.getLogger("cel").setLevel(logging.CRITICAL)  # it also raises what it warns of
+    if hidden:
+        sys.modules.pop("cel.cli", None)
+    return module
 
 
 @lru_cache(maxsize=4096)

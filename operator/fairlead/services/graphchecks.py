@@ -23,7 +23,7 @@ class GraphChecks:
     async def problems(self, spec: Mapping[str, Any]) -> Sequence[Problem]:
         """Return what is wrong with a workflow's spec, without holding up the event loop."""
         digest = names.digest(spec)
-        async with self._one_at_a_time:  # a workflow and its run appear together; CEL's first import is not for two
+        async with self._one_at_a_time:  # a workflow and its run appear together: check once
             if digest not in self._known:
                 self._known[digest] = tuple(await asyncio.to_thread(check, spec))
         self._known.move_to_end(digest)

@@ -259,3 +259,22 @@ import cel.cli
 assert "typer" in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_library_is_whole_for_threads_that_import_it_at_once() -> None:
+    program = """
+import threading
+from fairlead_agent.expressions import compile_expression
+failed, start = [], threading.Barrier(8)
+def one():
+    start.wait()
+    try:
+        compile_expression("1 + 1 == 2")
+    except Exception as error:
+        failed.append(error)
+threads = [threading.Thread(target=one) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+raise SystemExit(len(failed))
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
