@@ -19,15 +19,24 @@ A refusal's body is `Problem`. 503 with ``Retry-After`` means: try the same requ
 
 from __future__ import annotations
 
-from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 PROTOCOL = 1
 """The version of this contract. A gateway speaks one version and says so in a 426."""
+
+Count = Annotated[int, Field(ge=0, lt=1 << 31)]
+"""What databases keep as an integer."""
+NodeName = Annotated[str, Field(max_length=256)]
+ItemName = Annotated[str, Field(max_length=4096)]
+MAX_ENTRIES = 10_000
+"""Of one append; a larger batch would hold everybody else up."""
+MAX_LINES = 2_000
+MAX_MESSAGES = 1_000
+MAX_TASKS = 1_000
 
 
 class Wire(BaseModel):
@@ -47,10 +56,10 @@ class Problem(Wire):
 class Register(Wire):
     """An agent pod says what it is."""
 
-    protocol: int = PROTOCOL
+    protocol: Count = PROTOCOL
     version: str
     """The version of `fairlead_agent` in the pod."""
-    capabilities: tuple[str, ...] = ()
+    capabilities: Annotated[tuple[str, ...], Field(max_length=MAX_TASKS)] = ()
     """The node actions that it can run: ``llm``, ``tool`` …"""
     concurrency: Annotated[int, Field(ge=1, le=1000)] = 1
 
@@ -71,7 +80,7 @@ class Session(Wire):
 class Heartbeat(Wire):
     """Sent every `Session.heartbeat_seconds`, by a thread that does nothing else."""
 
-    tasks: tuple[str, ...] = ()
+    tasks: Annotated[tuple[str, ...], Field(max_length=MAX_TASKS)] = ()
 
 
 class HeartbeatReply(Wire):
@@ -137,20 +146,20 @@ class Entry(Wire):
     """One line of the journal. The journal is the checkpoint: what it says was done is never done again."""
 
     kind: Kind
-    at: datetime
+    at: AwareDatetime
     """The agent's clock; for display, never for decisions."""
-    node: str = ""
-    item: str | None = None
+    node: NodeName = ""
+    item: ItemName | None = None
     """Which item of a ``forEach``: the index in decimal, or the key of a map. None: the node itself."""
-    iteration: int = 1
-    try_number: int = 1
+    iteration: Count = 1
+    try_number: Count = 1
     state: State | None = None
     """Set on the *Finished kinds."""
     output: Any = None
     error: ErrorInfo | None = None
     reason: str = ""
     """Why it is Skipped or Cancelled, or how the run ended (``WhenFalse``, ``UpstreamFailed``, ``NodeFailed`` …)."""
-    retry_at: datetime | None = None
+    retry_at: AwareDatetime | None = None
 
 
 class Task(Wire):
@@ -177,9 +186,9 @@ class Claimed(Wire):
 class Progress(Wire):
     """A summary for `status`; the agent knows it best."""
 
-    done: int
-    total: int
-    current: tuple[str, ...] = ()
+    done: Count
+    total: Count
+    current: Annotated[tuple[NodeName, ...], Field(max_length=MAX_TASKS)] = ()
     """At most ten names of nodes that run now."""
 
 
@@ -189,10 +198,10 @@ class Append(Wire):
     An append that holds `Kind.RUN_FINISHED` also holds the final state of every node, and ends the task.
     """
 
-    attempt: int
-    first: Annotated[int, Field(ge=0)]
+    attempt: Count
+    first: Count
     """The sequence number of the first entry: the length of the journal before it."""
-    entries: tuple[Entry, ...]
+    entries: Annotated[tuple[Entry, ...], Field(max_length=MAX_ENTRIES)]
     progress: Progress | None = None
 
 
@@ -210,12 +219,12 @@ class Call(Wire):
     was committed is answered from the record. *digest* covers the request: the same key with another digest is refused.
     """
 
-    attempt: int
-    key: str
-    digest: str
+    attempt: Count
+    key: Annotated[str, Field(max_length=16_384)]
+    digest: Annotated[str, Field(max_length=256)]
     action: Literal["llm", "tool"]
-    node: str
-    item: str | None = None
+    node: NodeName
+    item: ItemName | None = None
     timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 600
     llm: LlmRequest | None = None
     tool: ToolRequest | None = None
@@ -232,7 +241,7 @@ class LlmRequest(Wire):
     """Ask a Model of the run's frozen revision, by its name."""
 
     model: str
-    messages: tuple[Message, ...]
+    messages: Annotated[tuple[Message, ...], Field(max_length=MAX_MESSAGES)]
     output: dict[str, Any] | None = None
     """A JSON Schema: ask the provider for an answer of this shape."""
     parameters: dict[str, Any] = {}
@@ -269,23 +278,23 @@ class CallReply(Wire):
 class LogLine(Wire):
     """One line of a run's log."""
 
-    at: datetime
+    at: AwareDatetime
     level: Literal["debug", "info", "warning", "error"] = "info"
-    node: str = ""
+    node: NodeName = ""
     text: str
 
 
 class Logs(Wire):
     """Lines for the run's log, kept in storage and there when the pod is gone."""
 
-    attempt: int
-    lines: tuple[LogLine, ...]
+    attempt: Count
+    lines: Annotated[tuple[LogLine, ...], Field(max_length=MAX_LINES)]
 
 
 class Release(Wire):
     """Give a task back. It goes on elsewhere, from its journal; giving back is no failed attempt."""
 
-    attempt: int
+    attempt: Count
     reason: str = "Draining"
 
 

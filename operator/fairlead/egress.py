@@ -13,8 +13,9 @@ import asyncio
 import ipaddress
 import re
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Final
 
 import httpcore
@@ -25,6 +26,8 @@ from fairlead.errors import Refused, RetryableError, TerminalError
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolver = Callable[[str, int], Awaitable[list[str]]]
 MAX_REDIRECTS: Final = 5
+MAX_ANSWER_BYTES: Final = 32 << 20
+"""Of any answer, a model's too; `Fetch` may allow less."""
 _MAX_URL: Final = 8192
 _NUMBER_LABEL: Final = re.compile(r"(?i)^(0x[0-9a-f]*|\d+)$")
 _PLATFORM: Final = frozenset(map(ipaddress.ip_address, ("168.63.129.16", "100.100.100.200", "fd00:ec2::254")))
@@ -185,7 +188,7 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
 
 
 class EgressTransport(httpx.AsyncHTTPTransport):
-    """A transport that checks the URL of every request and the address of every connection."""
+    """A transport that checks every request's URL, every connection's address and every answer's size."""
 
     def __init__(self, policy: Policy, *, resolver: Resolver = resolve, max_connections: int = 200) -> None:
         context = httpx.create_ssl_context(trust_env=False)
@@ -201,12 +204,44 @@ class EgressTransport(httpx.AsyncHTTPTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Check the URL and send the request."""
         check_url(request.url)
-        return await super().handle_async_request(request)
+        request.headers["Accept-Encoding"] = "identity"  # what is small on the wire must not be huge here
+        response = await super().handle_async_request(request)
+        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+            await response.aclose()
+            raise TerminalError("the answer is compressed although that was not accepted", reason="UnexpectedEncoding")
+        response.stream = _BoundedStream(response.stream)
+        return response
+
+
+class _BoundedStream(httpx.AsyncByteStream):
+    """Ends an answer that does not end."""
+
+    def __init__(self, inner: httpx.SyncByteStream | httpx.AsyncByteStream) -> None:
+        assert isinstance(inner, httpx.AsyncByteStream)  # noqa: S101 - the transport is asynchronous
+        self._inner = inner
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        left = MAX_ANSWER_BYTES
+        async for chunk in self._inner:
+            left -= len(chunk)
+            if left < 0:
+                raise TerminalError(f"the answer has more than {MAX_ANSWER_BYTES} bytes", reason="TooLarge")
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
 
 
 def build_client(transport: EgressTransport) -> httpx.AsyncClient:
     """Return a client over *transport*; redirects are followed by `fetch` only."""
-    return httpx.AsyncClient(transport=transport, trust_env=False, follow_redirects=False, timeout=30)
+    client = httpx.AsyncClient(transport=transport, trust_env=False, follow_redirects=False, timeout=30)
+    forget_cookies(client)
+    return client
+
+
+def forget_cookies(client: httpx.AsyncClient) -> None:
+    """Keep no cookies: a client is shared, and what a server gave to one run must not go out with another's request."""
+    client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +287,6 @@ async def fetch(client: httpx.AsyncClient, asked: Fetch) -> Fetched:
 
 async def _follow(client: httpx.AsyncClient, asked: Fetch) -> Fetched:
     headers = {key: value for key, value in asked.headers.items() if key.lower() not in _NEVER_SENT}
-    headers["Accept-Encoding"] = "identity"  # what is small on the wire must not be huge here
     request = client.build_request(asked.method, check_url(asked.url), headers=headers, content=asked.body)
     for _ in range(MAX_REDIRECTS + 1):
         response = await client.send(request, stream=True)
@@ -275,8 +309,6 @@ def _next(before: httpx.Request, after: httpx.Request, given: Mapping[str, str])
 
 
 async def _read(response: httpx.Response, limit: int) -> Fetched:
-    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise TerminalError("the answer is compressed although that was not accepted", reason="UnexpectedEncoding")
     body = bytearray()
     async for chunk in response.aiter_raw():
         body += chunk

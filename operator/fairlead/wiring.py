@@ -188,7 +188,8 @@ def _compose_operator(parts: OperatorParts, *, cluster: str) -> Operator:
 
     settings, kube, storage, clock = parts.settings, parts.kube, parts.storage, parts.clock
     seen, checks = objects.Objects(), graphchecks.GraphChecks()
-    applier = applying.Applier(kube, seen, clock, reporter=parts.identity)
+    election = parts.election
+    applier = applying.Applier(kube, seen, clock, reporter=parts.identity, leads=lambda: election.holds)
     defaults = podsettings.PodDefaults(
         namespace=settings.namespace,
         image=settings.agent_image,

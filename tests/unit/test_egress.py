@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import gzip
 import ipaddress
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fairlead import egress
 from fairlead.egress import EgressTransport, Fetch, Fetched, Policy, build_client, check_address, check_url, fetch
 from fairlead.errors import Refused, RetryableError, TerminalError
 from fairlead.testing.standins import StandIn, running_standin
@@ -197,3 +201,63 @@ async def test_fetch_ignores_proxies_of_the_environment(standin: StandIn, monkey
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
     assert (await get(f"{standin.url}/x", EgressTransport(Policy(loopback=True)))).status == 200
+
+
+@contextlib.asynccontextmanager
+async def answering(head: str, *chunks: bytes, repeat: int = 1) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """Serve one raw answer to every request; yield the URL and what was asked."""
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            asked.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(f"HTTP/1.1 200 OK\r\nConnection: close\r\n{head}\r\n\r\n".encode())
+            for _ in range(repeat):
+                for chunk in chunks:
+                    writer.write(chunk)
+                    await writer.drain()
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", asked
+
+
+async def test_client_sends_no_cookie_of_an_earlier_answer() -> None:
+    transport = EgressTransport(Policy(loopback=True))
+    async with answering("Set-Cookie: session=canary; Path=/") as (url, asked), build_client(transport) as client:
+        first = await fetch(client, Fetch("GET", url, {}))
+        await fetch(client, Fetch("GET", url, {}))
+    assert first.headers["set-cookie"] == "session=canary; Path=/"
+    assert len(asked) == 2
+    assert b"canary" not in asked[1]
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "gzip, gzip"])
+async def test_transport_refuses_what_would_grow(encoding: str) -> None:
+    transport = EgressTransport(Policy(loopback=True))
+    async with (
+        answering(f"Content-Encoding: {encoding}", gzip.compress(bytes(1 << 20))) as (url, _),
+        httpx.AsyncClient(transport=transport) as client,
+    ):
+        with pytest.raises(TerminalError) as failed:
+            await client.get(url)
+    assert failed.value.reason == "UnexpectedEncoding"
+
+
+async def test_transport_ends_an_answer_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(egress, "MAX_ANSWER_BYTES", 1 << 20)
+    transport = EgressTransport(Policy(loopback=True))
+    async with (
+        answering("X-Endless: yes", bytes(65536), repeat=10_000) as (url, _),
+        httpx.AsyncClient(transport=transport) as client,
+    ):
+        with pytest.raises(TerminalError) as failed:
+            await client.get(url)
+    assert failed.value.reason == "TooLarge"
+
+
+async def test_fetch_headers_without_end_are_refused() -> None:
+    async with answering("\r\n".join(f"X-{n}: {'y' * 1000}" for n in range(1000))) as (url, _):
+        with pytest.raises(RetryableError):
+            await get(url, EgressTransport(Policy(loopback=True)))

@@ -19,6 +19,7 @@ from fairlead.cli.session import Session
 from fairlead.core import names
 from fairlead.errors import RetryableError
 from fairlead.kube import Ref
+from fairlead.logs import visible
 
 _PAUSE: Final = 0.3
 _WAIT_PAUSE: Final = 0.5
@@ -183,7 +184,7 @@ def title_of(run: Mapping[str, Any], record: Mapping[str, Any]) -> str:
         parts += [f"{record.get('done', 0)}/{record.get('total', 0)}", money((record.get("cost") or {}).get("total"))]
     elif succeeded.get("message"):
         parts.append(succeeded["message"])
-    return "  ".join(str(part) for part in (*parts, status.get("duration") or "") if part)
+    return visible("  ".join(str(part) for part in (*parts, status.get("duration") or "") if part))
 
 
 def summary(run: Mapping[str, Any]) -> str:
@@ -194,7 +195,7 @@ def summary(run: Mapping[str, Any]) -> str:
     cost = money((status.get("cost") or {}).get("total"))
     parts = (succeeded.get("reason") or "Unknown", status.get("progress"), status.get("duration"), cost)
     line = "  ".join([str(run["metadata"]["name"]), *(str(part) for part in parts if part)])
-    message = succeeded.get("message") or ""
+    message = visible(succeeded.get("message") or "")
     return styled(state, line) + (f"\n  {message}" if state == "Failed" and message else "")
 
 

@@ -7,6 +7,7 @@ import contextlib
 import re
 import shutil
 import ssl
+import sys
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from fairlead.core import names
 from fairlead.errors import FairleadError, Refused, Unavailable
 from fairlead.kube import Ref
 from fairlead.localcluster.supervisor.home import Home
+from fairlead.logs import visible
 
 SERVICE: Final = "fairlead-gateway"
 _SERVICE_PORT: Final = 8443
@@ -99,7 +101,7 @@ class GatewayReader:
                     await answer.aread()
                     raise to_error(answer)
                 async for line in answer.aiter_lines():
-                    yield orjson.loads(line)
+                    yield for_screen(orjson.loads(line))
         except httpx.HTTPError as error:
             raise Unavailable(f"the gateway stopped answering: {_words(error)}") from error
 
@@ -110,8 +112,28 @@ class GatewayReader:
             raise Unavailable(f"the gateway at {self._client.base_url} does not answer: {_words(error)}") from error
         if answer.status_code >= _OK_LIMIT:
             raise to_error(answer)
-        parsed: dict[str, Any] = orjson.loads(answer.content)
+        parsed: dict[str, Any] = for_screen(orjson.loads(answer.content))
         return parsed
+
+
+def for_screen(value: Any, *, terminal: bool | None = None) -> Any:
+    """Return what was read as it may be shown: what models and tools wrote must not steer a terminal.
+
+    Into files and pipes everything goes as it is. *terminal* says whether somebody looks; None: find out.
+    """
+    if terminal is None:
+        terminal = sys.stdout.isatty() or sys.stderr.isatty()
+    if not terminal:
+        return value
+    match value:
+        case str():
+            return visible(value)
+        case list():
+            return [for_screen(item, terminal=True) for item in value]
+        case dict():
+            return {visible(key): for_screen(item, terminal=True) for key, item in value.items()}
+        case _:
+            return value
 
 
 def _words(error: httpx.HTTPError) -> str:

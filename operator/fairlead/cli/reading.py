@@ -94,7 +94,8 @@ def log_text(line: Mapping[str, Any], *, timestamps: bool) -> str:
     level = str(line.get("level") or "info")
     parts += [level.upper()] if level not in ("info", "debug") else []
     parts += [f"[{line['node']}]"] if line.get("node") else []
-    return " ".join([*parts, str(line["text"])])
+    text = str(line["text"]).rstrip("\n").replace("\n", "\n  ")  # what is indented is no line of its own
+    return " ".join([*parts, text])
 
 
 @click.command()

@@ -13,7 +13,7 @@ from typing import Any, Final
 import httpx
 import orjson
 
-from fairlead.egress import EgressTransport, check_url
+from fairlead.egress import EgressTransport, check_url, forget_cookies
 from fairlead.errors import FairleadError, NotSupported, RetryableError, TerminalError
 from fairlead.llm.base import ChatRequest, Completion, TokenUsage, to_model_error
 from fairlead.logs import REDACTED, redact
@@ -93,7 +93,10 @@ class Providers:
         litellm, handler = await asyncio.to_thread(_import)
         client = httpx.AsyncClient(transport=self._transport, trust_env=False, timeout=600)
         litellm.aclient_session = client  # what LiteLLM gives to the OpenAI SDK
-        return _Library(litellm, client, handler(timeout=600, transport=self._transport, follow_redirects=False))
+        asking = handler(timeout=600, transport=self._transport, follow_redirects=False)
+        for kept in (client, asking.client):
+            forget_cookies(kept)
+        return _Library(litellm, client, asking)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +165,7 @@ def _import() -> tuple[Any, Any]:
     litellm.disable_aiohttp_transport = True
     litellm.drop_params = False
     litellm.num_retries = 0
-    for name in ("LiteLLM", "httpx", "httpcore", "openai"):
+    for name in ("LiteLLM", "openai"):
         logging.getLogger(name).setLevel(logging.WARNING)
     return litellm, http.AsyncHTTPHandler
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC
 from typing import assert_never
 
@@ -13,19 +13,28 @@ from fairlead.core.statuses import status_patch
 from fairlead.errors import Conflict, FairleadError
 from fairlead.kube import KubeClient, Ref
 from fairlead.logs import get_logger
+from fairlead.services.election import LeadershipLost
 from fairlead.services.objects import Objects
 
 _log = get_logger(__name__)
 
 
 class Applier:
-    """The operator's only way to change objects."""
+    """The operator's only way to change objects.
 
-    def __init__(self, kube: KubeClient, objects: Objects, clock: Clock, *, reporter: str) -> None:
+    Args:
+        leads: whether this process may act. Asked before every write: a process that was stopped for a while goes on
+            where it was, and another one may be active since.
+    """
+
+    def __init__(
+        self, kube: KubeClient, objects: Objects, clock: Clock, *, reporter: str, leads: Callable[[], bool]
+    ) -> None:
         self._kube = kube
         self._objects = objects
         self._clock = clock
         self._reporter = reporter
+        self._leads = leads
 
     async def apply(self, obj: Obj, plan: Plan) -> Obj | None:
         """Carry out a plan for *obj*; return it as it is then, or None if it is gone."""
@@ -37,6 +46,7 @@ class Applier:
         patch = status_patch(obj, plan, now=self._clock.now())
         if not patch:
             return obj
+        self._require_leadership()
         body = {"metadata": {"uid": meta(obj)["uid"]}, "status": patch}
         fresh = await self._kube.merge_patch(Ref.of(obj), body, subresource="status")
         if fresh is not None:
@@ -55,6 +65,7 @@ class Applier:
                     assert_never(action)
 
     async def _create(self, obj: Obj) -> None:
+        self._require_leadership()
         try:
             created = await self._kube.create(obj)
         except Conflict:
@@ -64,6 +75,7 @@ class Applier:
 
     async def delete(self, obj: Obj, why: str, *, grace_seconds: int | None = None) -> None:
         """Delete the very object that was observed."""
+        self._require_leadership()
         try:
             await self._kube.delete(Ref.of(obj), uid=meta(obj)["uid"], grace_seconds=grace_seconds)
         except Conflict:
@@ -75,8 +87,13 @@ class Applier:
         at = self._clock.now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         event = build_event(about, reason=reason, message=message, warning=warning, at=at, reporter=self._reporter)
         try:
+            self._require_leadership()
             await self._kube.create(event)
         except Conflict:
             return
         except FairleadError as error:
             _log.warning("event_not_written", kind=about["kind"], name=meta(about)["name"], error=str(error))
+
+    def _require_leadership(self) -> None:
+        if not self._leads():
+            raise LeadershipLost("the Lease of the operator is over: another process may be active")

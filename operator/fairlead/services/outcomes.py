@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from fairlead.errors import FairleadError, RetryableError
-from fairlead.logs import REDACTED, names_secret
+from fairlead.logs import REDACTED, names_secret, redact
 from fairlead.services.tasks import TaskContext
 from fairlead.storage.base import CallAnswer, CallIntent, Span
 from fairlead.tracing.attributes import attributes, bounded, failure
@@ -115,7 +115,7 @@ def describe_request(request: Call) -> dict[str, Any]:
 
 def _shown(value: Any, depth: int) -> Any:
     if isinstance(value, str):
-        return bounded(value, _MAX_REQUEST_TEXT)
+        return bounded(redact(value), _MAX_REQUEST_TEXT)
     if depth >= _MAX_DEPTH and isinstance(value, (dict, list)):
         return "…"
     if isinstance(value, dict):

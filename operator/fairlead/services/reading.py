@@ -93,7 +93,8 @@ class Reading:
         """Return a run by its uid or its name: of several that had the name, the latest."""
         if _UID.match(run):
             found = await self._storage.get_run(run)
-            return found if found is not None and found.namespace == namespace else None
+            known = found is not None and (found.cluster, found.namespace) == (self._cluster, namespace)
+            return found if known else None
         return await self._storage.find_run(self._cluster, namespace, run)
 
     async def runs(self, asked: RunFilter) -> list[dict[str, Any]]:

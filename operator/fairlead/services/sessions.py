@@ -23,6 +23,7 @@ from fairlead_agent.protocol import PROTOCOL, Claim, Heartbeat, HeartbeatReply, 
 _log = get_logger(__name__)
 _DEFAULT_LEASE_SECONDS: Final = 15
 _MIN_LEASE_SECONDS: Final = 3
+_MAX_LEASE_DIGITS: Final = 5
 _BEATS_PER_LEASE: Final = 3
 _LOOK_AGAIN_SECONDS: Final = 5.0
 _FORGOTTEN_AFTER_BEATS: Final = 2
@@ -185,7 +186,8 @@ class Sessions:
                 await self._release(Fence(one.task.id, session.id, one.task.attempt))
             return []
         for one in claimed:
-            await self._tasks.remember(one.task.id, one.run, one.revision.document)
+            fence = Fence(one.task.id, session.id, one.task.attempt)
+            await self._tasks.remember(fence, one.run, one.revision.document)
             _log.info(
                 "task_claimed",
                 task=one.task.id,
@@ -232,8 +234,16 @@ class Sessions:
         try:
             await self._kube.create(lease)
         except Conflict:  # of an earlier container of this pod, or of an earlier pod of this name
-            meta = lease["metadata"]
-            await self._kube.merge_patch(lease_ref(meta["namespace"], meta["name"]), lease)
+            await self._take_lease(lease)
+
+    async def _take_lease(self, lease: Mapping[str, Any]) -> None:
+        """Take over a Lease of ours, and never one that somebody else elects a leader with."""
+        ref = lease_ref(lease["metadata"]["namespace"], lease["metadata"]["name"])
+        found = await self._kube.get(ref)
+        labels = {} if found is None else found["metadata"].get("labels") or {}
+        if found is not None and not names.PART_OF_LABELS.items() <= labels.items():
+            raise Refused(f"the Lease {ref.namespace}/{ref.name} belongs to something else: give the pod another name")
+        await self._kube.merge_patch(ref, lease)
 
     async def _renew(self, session: AgentSession) -> bool:
         ref = lease_ref(session.namespace, session.pod)
@@ -278,4 +288,6 @@ class Sessions:
 
 def _lease_seconds(pod: Mapping[str, Any]) -> int:
     given = (pod["metadata"].get("annotations") or {}).get(names.LEASE_SECONDS_ANNOTATION, "")
-    return max(int(given), _MIN_LEASE_SECONDS) if given.isdecimal() else _DEFAULT_LEASE_SECONDS
+    if not given.isdecimal() or len(given) > _MAX_LEASE_DIGITS:
+        return _DEFAULT_LEASE_SECONDS
+    return max(int(given), _MIN_LEASE_SECONDS)

@@ -38,33 +38,33 @@ class Tasks:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self._contexts: OrderedDict[str, TaskContext] = OrderedDict()
+        self._contexts: OrderedDict[Fence, TaskContext] = OrderedDict()
 
     async def context(self, fence: Fence) -> TaskContext:
-        """Return a task's context. The fence is checked only when it is not known yet: writers are fenced anyway.
+        """Return a task's context. A fence is checked when it is first seen: writers are fenced anyway.
 
         Raises:
             Fenced: the claim is over.
         """
-        known = self._contexts.get(fence.task_id)
+        known = self._contexts.get(fence)
         if known is not None:
-            self._contexts.move_to_end(fence.task_id)
+            self._contexts.move_to_end(fence)
             return known
         task = await self._storage.check_fence(fence)
         run = await self._storage.get_run(task.run_uid)
         if run is None:
             raise TerminalError(f"run {task.run_uid} is gone", reason="RunNotFound")
-        return await self.remember(task.id, run)
+        return await self.remember(fence, run)
 
-    async def remember(self, task_id: str, run: Run, document: Mapping[str, Any] | None = None) -> TaskContext:
+    async def remember(self, fence: Fence, run: Run, document: Mapping[str, Any] | None = None) -> TaskContext:
         """Keep and return a task's context; the oldest is forgotten."""
         if document is None:
             revision = await self._storage.get_revision(run.revision)
             if revision is None:
                 raise TerminalError(f"revision {run.revision} of run {run.uid} is gone", reason="RevisionNotFound")
             document = revision.document
-        context = TaskContext(task_id, run.uid, run.namespace, run.name, run.workflow, run.started_at, document)
-        self._contexts[task_id] = context
+        context = TaskContext(fence.task_id, run.uid, run.namespace, run.name, run.workflow, run.started_at, document)
+        self._contexts[fence] = context
         while len(self._contexts) > _KEPT:
             self._contexts.popitem(last=False)
         return context

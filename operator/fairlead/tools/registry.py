@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Final
 
 import jsonschema_rs
 import orjson
 
 from fairlead.tools.base import MAX_INPUT_BYTES, MAX_RESULT_BYTES, Tool, ToolContext, ToolFailed
+
+_MASK: Final = "the value"
+"""Instead of what was given, in messages: arguments may hold credentials."""
 
 
 class Registry:
@@ -18,7 +21,8 @@ class Registry:
     def __init__(self, tools: Iterable[Tool]) -> None:
         self._tools = {tool.name: tool for tool in tools}
         self._validators = {
-            name: jsonschema_rs.Draft202012Validator(dict(tool.schema)) for name, tool in self._tools.items()
+            name: jsonschema_rs.Draft202012Validator(dict(tool.schema), mask=_MASK)
+            for name, tool in self._tools.items()
         }
 
     @property
@@ -39,7 +43,10 @@ class Registry:
             raise ToolFailed(f"there is no tool {name}{hint}", reason="ToolNotFound")
         self._check(name, arguments)
         result = await tool.use(arguments, context)
-        size = len(orjson.dumps(result))
+        try:
+            size = len(orjson.dumps(result))
+        except orjson.JSONEncodeError as error:
+            raise ToolFailed(f"the result cannot be kept as JSON: {error}") from error
         if size > MAX_RESULT_BYTES:
             raise ToolFailed(f"the result has {size} bytes; at most {MAX_RESULT_BYTES} fit", reason="TooLarge")
         return result

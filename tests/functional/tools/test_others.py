@@ -83,3 +83,31 @@ async def test_http_request_headers_cannot_be_smuggled(standin: StandIn, headers
     with pytest.raises(Exception, match=r"cannot be sent|failed"):
         await request(Policy(loopback=True), url=f"{standin.url}/v1/messages", headers=headers)
     assert standin.seen == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"body": "x", "json": 1}, {"method": "canary-1"}, {"url": ["canary-1"]}, {"timeoutSeconds": "canary-1"}],
+)
+async def test_http_request_wrong_arguments_are_told_without_what_is_in_them(arguments: dict[str, Any]) -> None:
+    given = {"url": "https://example.com", "headers": {"Authorization": "Bearer canary-1"}, **arguments}
+    with pytest.raises(ToolFailed) as failed:
+        await request(Policy(), **given)
+    assert failed.value.reason == "InvalidArguments"
+    assert "canary" not in str(failed.value)
+
+
+async def test_use_result_nested_beyond_measure_is_a_failed_tool() -> None:
+    deep: Any = None
+    for _ in range(600):
+        deep = [deep]
+
+    class Deep:
+        name, description, schema = "deep", "nests", {"type": "object"}
+
+        async def use(self, arguments: Any, context: ToolContext) -> Any:
+            del arguments, context
+            return deep
+
+    with pytest.raises(ToolFailed, match="cannot be kept"):
+        await Registry((Deep(),)).use("deep", {}, ToolContext(no_config_map, 10))

@@ -5,6 +5,7 @@ from typing import Any
 import click
 import pytest
 
+from fairlead.cli.gateway import for_screen
 from fairlead.cli.printing import duration, money, print_rows, print_value, print_yaml
 from fairlead.cli.reading import log_text, run_cost_rows, since_seconds, trace_lines
 
@@ -111,3 +112,14 @@ def test_print_yaml_writes_blocks(capsys: pytest.CaptureFixture[str]) -> None:
 def test_print_rows_aligns_as_kubectl_does(capsys: pytest.CaptureFixture[str]) -> None:
     print_rows([("a", "1"), ("longer", "")], headers=("NAME", "N"))
     assert capsys.readouterr().out == "NAME     N\na        1\nlonger\n"
+
+
+def test_log_text_cannot_forge_a_line() -> None:
+    line = {"at": "t", "level": "info", "node": "a", "text": "one\nERROR [b] two\n"}
+    assert log_text(line, timestamps=False) == "[a] one\n  ERROR [b] two"
+
+
+def test_for_screen_shows_escapes_and_leaves_pipes_alone() -> None:
+    said = {"items": [{"text": "\x1b[31mred\x1b[0m", "n": 1}]}
+    assert for_screen(said, terminal=False) == said
+    assert for_screen(said, terminal=True) == {"items": [{"text": "\\x1b[31mred\\x1b[0m", "n": 1}]}

@@ -354,3 +354,12 @@ async def test_call_of_another_run_has_its_own_answer(storage: Storage) -> None:
     await made.call(first, ask(first))
     assert not (await made.call(second, ask(second))).replayed
     assert outside.asked == 2
+
+
+async def test_call_by_a_stranger_learns_nothing_of_the_workflow(storage: Storage) -> None:
+    made = calls(storage, open_world())
+    fence = await claim(storage)
+    await made.call(fence, ask(fence))  # the gateway knows the task now
+    stranger = replace(fence, session="another")
+    with pytest.raises(Fenced):
+        await made.call(stranger, ask(fence, node="absent", key="absent/-/1/1/1"))

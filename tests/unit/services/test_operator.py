@@ -91,7 +91,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     async with sqlite_storage(tmp_path) as real:
         storage: Any = FlakyStorage(real)
         client: Any = kube
-        applier = Applier(client, objects, clock, reporter="test")
+        applier = Applier(client, objects, clock, reporter="test", leads=lambda: True)
         pods = PodSettingsSource(client, clock, PodDefaults("system", "agent:1", "IfNotPresent", "https://g"))
         liveness = Liveness(
             client, storage, objects, applier=applier, clock=clock, probe=probe, interval=2, namespaces=()

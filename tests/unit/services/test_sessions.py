@@ -291,3 +291,18 @@ async def test_release_of_what_is_not_held_is_fenced(world: World) -> None:
     await world.submit()
     with pytest.raises(Fenced):
         await world.sessions.release(Fence("run-1-task", "nobody", 1), reason="x")
+
+
+async def test_register_leaves_the_lease_of_somebody_else_alone(world: World) -> None:
+    theirs = {"name": "agent-0", "namespace": NAMESPACE, "labels": {"app": "other"}}
+    made = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": theirs}
+    await world.kube.create({**made, "spec": {"holderIdentity": "leader-of-another-program"}})
+    with pytest.raises(Refused, match="belongs to something else"):
+        await world.sessions.register(await world.pod(), REGISTER)
+    assert world.lease()["spec"]["holderIdentity"] == "leader-of-another-program"
+
+
+@pytest.mark.parametrize(("given", "seconds"), [("9" * 5000, 15), ("-1", 15), ("1", 3), ("60", 60), ("²", 15)])
+async def test_register_lease_seconds_of_any_text(world: World, given: str, seconds: int) -> None:
+    token = await world.pod(annotations={names.LEASE_SECONDS_ANNOTATION: given})
+    assert (await world.sessions.register(token, REGISTER)).lease_duration_seconds == seconds

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fairlead.core.actions import Create, Delete, Plan
+from fairlead.services.applying import Applier
+from fairlead.services.election import Election, LeadershipLost
+from fairlead.services.objects import Objects
+from fairlead.testing.clock import FakeClock
+from fairlead.testing.kube import FakeKube
+
+POD = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "n", "uid": "u", "generation": 1}}
+
+
+async def test_apply_after_a_pause_longer_than_the_lease_writes_nothing() -> None:
+    kube, clock = FakeKube(), FakeClock()
+    fake: Any = kube
+    election = Election(fake, clock, namespace="n", identity="paused", seconds=15)
+    await election.acquire()
+    applier = Applier(fake, Objects(), clock, reporter="paused", leads=lambda: election.holds)
+    await applier.act([Create(POD)])
+    before = dict(kube.objects)
+
+    clock.advance(16)
+
+    for write in (Create({**POD, "metadata": {**POD["metadata"], "name": "q"}}), Delete(POD, "why")):
+        with pytest.raises(LeadershipLost):
+            await applier.apply(POD, Plan((write,), ()))
+    await applier.tell(POD, "AgentLost", "gone", warning=True)
+    assert kube.objects == before
