@@ -194,11 +194,10 @@ def checked_inputs(declared: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InvalidObject: they are not, with everything that is wrong.
     """
-    import fairlead_agent.graph  # before inputs: they import each other
-    import fairlead_agent.inputs
     from fairlead.errors import InvalidObject
+    from fairlead_agent.inputs import check_inputs
 
-    problems = fairlead_agent.inputs.check_inputs(declared, values)[1]
+    problems = check_inputs(declared, values)[1]
     if problems:
         raise InvalidObject("\n".join(problem.message for problem in problems), reason="InvalidInputs")
     return dict(values)
