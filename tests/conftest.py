@@ -41,6 +41,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers():
         if marker.name in _PRESENT:
             require(marker.name)
+        if marker.name == "process_runtime" and item.config.getoption("--cluster") == "kubeconfig":
+            pytest.skip("needs what only laptop mode has: its pod runtime, and the API server's own files and tokens")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -52,11 +54,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def _refuse_two_operators(given: ApiServer) -> None:
+    """Fail where Fairlead is at work: its operator would look after the tests' objects, too."""
+    where = ["--kubeconfig", str(given.kubeconfig), "-n", "fairlead-system", "deployment/fairlead-operator"]
+    path = "-o=jsonpath={.status.readyReplicas}"
+    done = subprocess.run(["kubectl", "get", *where, path], capture_output=True, text=True, check=False)
+    if done.stdout.strip() not in ("", "0"):
+        pytest.fail(f"an operator runs in this cluster: first kubectl scale {' '.join(where[2:])} --replicas=0")
+
+
 @pytest.fixture(scope="session")
 def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     """An API server for the whole test session: keep to a namespace of your own."""
     if request.config.getoption("--cluster") == "kubeconfig":
-        yield from_kubeconfig(Path(os.environ["KUBECONFIG"]))
+        given = from_kubeconfig(Path(os.environ["KUBECONFIG"]))
+        _refuse_two_operators(given)
+        yield given
         return
     with running_apiserver(tmp_path_factory.mktemp("cluster")) as server:
         yield server

@@ -129,6 +129,9 @@ def build_system(cluster: ApiServer, kubectl: Kubectl, folder: Path) -> System:
         "FAIRLEAD_GATEWAY_URL": url,
         "FAIRLEAD_WATCH_NAMESPACES": json.dumps([kubectl.namespace]),
         "FAIRLEAD_PROBE_PORT": "0",
+        # The players play the agents: no node of a cluster may find an image and start one, too.
+        "FAIRLEAD_AGENT_IMAGE": "fairlead-agent-played-by-the-test:0",
+        "FAIRLEAD_AGENT_IMAGE_PULL_POLICY": "Never",
     }
     return System(
         cluster=cluster,

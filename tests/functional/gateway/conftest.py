@@ -16,13 +16,19 @@ from fairlead.testing.apiserver import ApiServer
 from fairlead.testing.gateway import GatewayProcess, start_gateway, stop_gateway
 from fairlead.testing.world import World
 
-SHARED = "gw-shared"
+SHARED = f"gw-shared-{uuid.uuid4().hex[:8]}"
 
 
 @pytest.fixture
 def own_gateway() -> dict[str, str] | None:
     """The settings of a gateway of the test's own; None: the session's. A module overrides it."""
     return None
+
+
+async def delete_namespace(cluster: ApiServer, name: str) -> None:
+    kube = await KubeClient.connect(kubeconfig=cluster.kubeconfig, user_agent="tests")
+    await kube.delete(Ref("v1", "Namespace", name))
+    await kube.aclose()
 
 
 async def make_namespace(cluster: ApiServer, name: str) -> None:
@@ -39,6 +45,8 @@ def shared_gateway(cluster: ApiServer, tmp_path_factory: pytest.TempPathFactory)
     gateway = start_gateway(tmp_path_factory.mktemp("gateway"), kubeconfig=cluster.kubeconfig, namespace=SHARED)
     yield gateway
     stop_gateway(gateway)
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, delete_namespace(cluster, SHARED)).result()
 
 
 @pytest.fixture

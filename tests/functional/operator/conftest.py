@@ -8,7 +8,7 @@ import secrets
 import ssl
 import threading
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -240,13 +240,15 @@ def stage(cluster: ApiServer, gateway: tuple[str, str], tmp_path_factory: pytest
     kubectl = make_namespace(cluster, folder)
     install(kubectl)
     url, authority = gateway
-    published = {
+    published: dict[str, Any] = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": names.GATEWAY_CA_CONFIGMAP, "namespace": names.SYSTEM_NAMESPACE},
         "data": {names.CA_KEY: authority},
     }
-    kubectl("apply", "-n", names.SYSTEM_NAMESPACE, "-f", "-", stdin=json.dumps(published))
+    system = replace(kubectl, namespace=names.SYSTEM_NAMESPACE)
+    before = system.get("configmap", names.GATEWAY_CA_CONFIGMAP)
+    system("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=json.dumps(published))
     storage = f"sqlite:///{folder}/fairlead.db"
     settings = operator_settings(service_account_kubeconfig(cluster, kubectl, folder), storage, url=url)
     settings["FAIRLEAD_WATCH_NAMESPACES"] = json.dumps([kubectl.namespace])
@@ -259,19 +261,24 @@ def stage(cluster: ApiServer, gateway: tuple[str, str], tmp_path_factory: pytest
         yield made
     finally:
         operator.stop()
+        if before is not None:  # of a gateway that is installed there
+            published["data"] = before["data"]
+            system.run("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=json.dumps(published))
+        else:
+            system.run("delete", "configmap", names.GATEWAY_CA_CONFIGMAP, check=False)
         kubectl.run("delete", "namespace", kubectl.namespace, "--wait=false", check=False)
 
 
 def install(kubectl: Kubectl) -> None:
     """Apply the CRDs and what manifests/base says of namespace and rights."""
-    kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
+    kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
     kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
     kinds = {"Namespace", "ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
     rendered = yaml.safe_load_all(kubectl("kustomize", str(ROOT / "manifests" / "base")))
     for document in sorted(rendered, key=lambda found: found["kind"] != "Namespace"):
         if document["kind"] in kinds:
             where = ["-n", document["metadata"]["namespace"]] if "namespace" in document["metadata"] else []
-            kubectl("apply", "--server-side", *where, "-f", "-", stdin=json.dumps(document))
+            kubectl("apply", "--server-side", "--force-conflicts", *where, "-f", "-", stdin=json.dumps(document))
 
 
 def service_account_kubeconfig(cluster: ApiServer, kubectl: Kubectl, folder: Path) -> Path:
@@ -292,6 +299,8 @@ def operator_settings(kubeconfig: Path, storage: str, *, url: str, **more: str) 
         "FAIRLEAD_STORAGE_URL": storage,
         "FAIRLEAD_GATEWAY_URL": url,
         "FAIRLEAD_IDENTITY": "under-test",
+        "FAIRLEAD_AGENT_IMAGE": "fairlead-agent-played-by-the-test:0",
+        "FAIRLEAD_AGENT_IMAGE_PULL_POLICY": "Never",
         "FAIRLEAD_PROBE_PORT": "0",
         "FAIRLEAD_LEASE_POLL_SECONDS": "0.5",
         "FAIRLEAD_RESYNC_SECONDS": "2",
