@@ -34,6 +34,8 @@ def backup(home: Path, file: Path | None) -> int:
     target = file or Path(f"fairlead-{SystemClock().now():%Y%m%d-%H%M%S}.tar.gz")
     if target.exists():
         raise TerminalError(f"{target} is there already; give another name")
+    if not target.resolve().parent.is_dir():
+        raise TerminalError(f"there is no folder {target.resolve().parent}; make it, or give another path")
     write_backup(place, target)
     click.echo(target)
     printing.hint(f"{target.stat().st_size // 1024} KiB. It holds credentials.")

@@ -63,9 +63,12 @@ def choose_model(model: str, *, scripted: bool) -> tuple[dict[str, Any] | None, 
 
     Raises:
         TerminalError: a model was asked for whose key is not there.
+        UsageError: the model names no provider.
     """
     if model:
-        provider = model.partition("/")[0]
+        provider, slash, _ = model.partition("/")
+        if not slash:
+            raise click.UsageError(f'"{model}" names no provider; write it as in openai/gpt-4.1-mini')
         key = "" if provider in _LOCAL_PROVIDERS else _provider_key(provider)
         return _spec(model, key), key, f"Model: {model}"
     found = "" if scripted else ollama_model()

@@ -23,6 +23,8 @@ from fairlead.logs import visible
 
 _PAUSE: Final = 0.3
 _WAIT_PAUSE: Final = 0.5
+_PATIENCE: Final = 60.0
+"""Seconds that an API server may be away before following a run is given up."""
 _SILENT_SECONDS: Final = 2.0
 
 
@@ -159,9 +161,22 @@ async def _record(gateway: GatewayReader, run: Mapping[str, Any]) -> dict[str, A
 
 
 async def read_object(session: Session, run: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return a run's object as it is now; None if it was deleted."""
+    """Return a run's object as it is now; None if it was deleted. An API server that is started again is waited for.
+
+    Raises:
+        RetryableError: it has not answered for a minute.
+    """
     meta = run["metadata"]
-    found = await session.kube.get(Ref(names.API_VERSION, "WorkflowRun", meta["name"], meta["namespace"]))
+    ref = Ref(names.API_VERSION, "WorkflowRun", meta["name"], meta["namespace"])
+    patience = session.clock.monotonic() + _PATIENCE
+    while True:
+        try:
+            found = await session.kube.get(ref)
+            break
+        except RetryableError:
+            if session.clock.monotonic() >= patience:
+                raise
+            await session.clock.sleep(_WAIT_PAUSE)
     return found if found is not None and found["metadata"]["uid"] == meta["uid"] else None
 
 

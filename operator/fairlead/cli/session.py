@@ -74,6 +74,8 @@ def find_kubeconfig(target: Target, home: Home) -> Path:
         Refused: there is none.
     """
     if target.kubeconfig:
+        if not any(Path(part).expanduser().is_file() for part in target.kubeconfig.split(os.pathsep)):
+            raise Refused(f"there is no kubeconfig {target.kubeconfig}; is it the right path?", reason="NoKubeconfig")
         return Path(target.kubeconfig)
     if runs(home):
         return home.kubeconfig
