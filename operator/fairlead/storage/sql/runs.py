@@ -28,6 +28,7 @@ _BY_NAME = (
     .limit(1)
 )
 _REVISION = select(*columns(revisions, Revision)).where(revisions.c.digest == bindparam("digest"))
+_LOCK_REVISION = _REVISION.with_for_update()
 _ADD_TASK = insert(tasks)
 _STOP_TASKS = (
     update(tasks)
@@ -157,6 +158,7 @@ def forget(tx: Transaction, uid: str) -> None:
     run = get(tx, uid)
     if run is None:
         return
+    tx.first(_LOCK_REVISION, {"digest": run.revision})  # or two that go at once each leave it to the other
     tx.run(delete(runs).where(runs.c.uid == uid))
     used = exists(select(runs.c.uid).where(runs.c.revision == run.revision))
     tx.run(delete(revisions).where(revisions.c.digest == run.revision, ~used))
