@@ -8,7 +8,6 @@ import tempfile
 from collections import Counter
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
@@ -62,13 +61,15 @@ def _load(connection: duckdb.DuckDBPyConnection, table: dict[str, Any]) -> None:
     content = base64.b64decode(table["content"])
     if form == "json" and content.strip() == b"[]":
         raise Problem(f"table {name} is empty: a list of no rows has no columns")
-    with tempfile.NamedTemporaryFile(suffix="." + form) as file:
-        Path(file.name).write_bytes(content)
+    with tempfile.TemporaryFile() as file:  # it has no name: nothing is left behind when this process is killed
+        file.write(content)
+        file.flush()
+        path = f"/dev/fd/{file.fileno()}"
         try:
             load = f'CREATE TABLE "{name}" AS SELECT * FROM {_READERS[form]}'  # noqa: S608 - the parent checked the name
-            connection.execute(load, [file.name])
+            connection.execute(load, [path])
         except duckdb.Error as error:
-            text = str(error).replace(file.name, f"table {name}")
+            text = str(error).replace(path, f"table {name}")
             raise Problem(f"table {name} is no {form}: {text[:1000]}") from error
 
 
