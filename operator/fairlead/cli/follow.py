@@ -88,16 +88,6 @@ class Tree:
         return "  " * (line.depth + 1) + styled(line.state, line.text())
 
 
-class Silent:
-    """Shows nothing."""
-
-    def show(self, title: str, lines: Sequence[NodeLine]) -> None:
-        """Show nothing."""
-
-    def close(self) -> None:
-        """Nothing to leave."""
-
-
 def fitted(lines: Sequence[NodeLine], rows: int) -> list[NodeLine]:
     """Return as many lines as there is room for: what is going on first, the rest in one line at the end."""
     if len(lines) <= rows or rows < 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,7 +13,7 @@ from fairlead.cli import exits
 from fairlead.cli.options import home_option, program
 
 if TYPE_CHECKING:
-    from fairlead.localcluster.supervisor.home import Home, State
+    from fairlead.localcluster.supervisor.home import Home
 
 
 @click.command()
@@ -156,14 +156,3 @@ def _home(path: Path) -> Home:
     from fairlead.localcluster.supervisor.home import Home
 
     return Home(path.expanduser().resolve())
-
-
-def read_state(path: Path) -> tuple[Home, State, dict[str, Any]]:
-    """Return a home, its state, and where its gateway is (empty if it is not up)."""
-    import orjson
-
-    from fairlead.localcluster.supervisor.home import State
-
-    home = _home(path)
-    gateway = orjson.loads(home.gateway_file.read_bytes()) if home.gateway_file.exists() else {}
-    return home, State.read(home), gateway

@@ -20,7 +20,6 @@ from fairlead.localcluster.apiserver.times import parse_time
 from fairlead.localcluster.apiserver.writing import existing
 
 _POLL_SECONDS = 0.2
-_CHUNK = 64 * 1024
 _FIELDS = 3
 _NANO_DIGITS = 6
 

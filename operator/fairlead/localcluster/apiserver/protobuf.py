@@ -16,7 +16,6 @@ from typing import Any
 from fairlead.localcluster.apiserver.errors import ApiError, Json, bad_request
 from fairlead.localcluster.apiserver.protobuf_messages import MESSAGES
 
-MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
 _MAGIC = b"k8s\x00"
 _VARINT, _BYTES = 0, 2
 _SIGN = 1 << 63

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from fairlead.localcluster.apiserver.errors import Json, bad_request
-
-Predicate = Callable[[Json], bool]
 
 _NAME = r"[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?"
 _VALUE = r"[A-Za-z0-9]?[A-Za-z0-9._-]*"

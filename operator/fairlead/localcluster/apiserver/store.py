@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import orjson
 
@@ -322,9 +322,3 @@ def check_version(asked: int, store: Store) -> None:
     """
     if asked > store.head:
         raise version_too_new(asked, store.head)
-
-
-def metadata_of(obj: Json) -> dict[str, Any]:
-    """Return the object's metadata."""
-    metadata: dict[str, Any] = obj["metadata"]
-    return metadata
