@@ -62,13 +62,19 @@ def write_backup(home: Home, target: Path) -> None:
                 if database.exists():
                     copy = Path(folder) / database.name
                     copy_database(database, copy)
-                    archive.add(copy, database.relative_to(home.root))
+                    archive.add(copy, database.relative_to(home.root), filter=_private)
             for path in (home.apiserver / "pki", home.state_file, home.kubeconfig):
                 if path.exists():
-                    archive.add(path, path.relative_to(home.root))
+                    archive.add(path, path.relative_to(home.root), filter=_private)
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _private(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Whoever unpacks it makes files that only they can read."""
+    member.mode = 0o700 if member.isdir() else 0o600
+    return member
 
 
 def copy_database(source: Path, target: Path) -> None:

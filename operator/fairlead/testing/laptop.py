@@ -82,10 +82,14 @@ class Laptop:
 
     def journal(self, run: str) -> list[dict[str, Any]]:
         """Return a run's journal, as the gateway shows it."""
+        return self.read(run, "journal")
+
+    def read(self, run: str, part: str) -> list[dict[str, Any]]:
+        """Return what the gateway shows of a run: its ``journal``, ``calls``, ``trace`` or ``logs``."""
         gateway = json.loads(self.home.gateway_file.read_text())
         token = yaml.safe_load(self.home.kubeconfig.read_text())["users"][0]["user"]["token"]
         answer = httpx.get(
-            f"{gateway['url']}/v1/namespaces/default/runs/{run}/journal",
+            f"{gateway['url']}/v1/namespaces/default/runs/{run}/{part}",
             headers={"Authorization": f"Bearer {token}"},
             verify=ssl.create_default_context(cafile=gateway["ca"]),
             trust_env=False,
