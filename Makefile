@@ -6,7 +6,11 @@ PYTEST_ARGS ?=
 DEMO_ARGS := $(if $(MODEL),--model $(MODEL))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fmt bench soak generate lock clean
+DOCKER_ARGS ?= --network host
+BUILD := docker build --quiet $(DOCKER_ARGS) $(if $(BASE),--build-arg BASE=$(BASE))
+VERSION := 0.1.0
+
+.PHONY: help setup demo test check fmt bench images generate lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -51,6 +55,23 @@ check: $(VENV)/.dev  ## formatting, lint, types, layers, sizes, generated files,
 fmt: $(VENV)/.dev  ## format the code and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+images:  ## build the three images (BASE=… for another Python image; tools/local_base.sh makes one offline)
+	$(BUILD) --build-arg SERVICE=operator --tag fairlead-operator:$(VERSION) .
+	$(BUILD) --build-arg SERVICE=gateway --tag fairlead-gateway:$(VERSION) .
+	$(BUILD) --file agent_image/Dockerfile --tag fairlead-agent:$(VERSION) .
+
+generate: $(VENV)/.dev  ## write crds/ and the reference pages anew from the code
+	$(BIN)/python -m fairlead.api.crdgen crds
+	$(BIN)/python tools/reference.py
+
+bench: $(VENV)/.dev  ## measure, as ratios in one run, and write docs/reference/benchmarks.md
+	$(BIN)/python -m tests.bench
+
+images:  ## build the three images (BASE=… for another Python image; tools/local_base.sh makes one offline)
+	$(BUILD) --build-arg SERVICE=operator --tag fairlead-operator:$(VERSION) .
+	$(BUILD) --build-arg SERVICE=gateway --tag fairlead-gateway:$(VERSION) .
+	$(BUILD) --file agent_image/Dockerfile --tag fairlead-agent:$(VERSION) .
 
 generate: $(VENV)/.dev  ## write crds/ and the reference pages anew from the code
 	$(BIN)/python -m fairlead.api.crdgen crds
