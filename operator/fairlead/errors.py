@@ -14,6 +14,9 @@ Not found is ``None``, not an exception. Anything outside this tree is a bug.
 
 from __future__ import annotations
 
+from copy import copy
+from typing import Self
+
 
 class FairleadError(Exception):
     """The root. *reason* is a PascalCase word of the API; the text is a sentence for a person."""
@@ -24,6 +27,12 @@ class FairleadError(Exception):
         super().__init__(message)
         if reason is not None:
             self.reason = reason
+
+    def within(self, where: str) -> Self:
+        """Return the same error with *where* it happened before its text."""
+        found = copy(self)
+        found.args = (f"{where}: {self}",)
+        return found
 
 
 class TerminalError(FairleadError):

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from fairlead.api.v1alpha1.model import ModelSpec
 from fairlead.clock import Clock
 from fairlead.core import names
-from fairlead.errors import InvalidObject, RetryableError, TerminalError
+from fairlead.errors import FairleadError, InvalidObject, RetryableError, TerminalError
 from fairlead.kube import KubeClient, Ref
 from fairlead.llm.base import ChatMessage, ChatModel, ChatRequest, Completion
 from fairlead.llm.prices import FREE, TokenPrice, cost, listed_price, price_per_million
@@ -43,14 +43,16 @@ class Models:
         """Return the answer of a Model."""
         spec = _spec(context, request.model)
         model = Retrying(await self._model(context, request.model, spec), self._clock, retries=spec.retries)
-        completion = await model.complete(
-            ChatRequest(
-                messages=tuple(ChatMessage(m.role, m.content) for m in request.messages),
-                output=request.output,
-                parameters=request.parameters,
-                timeout_seconds=min(spec.timeout_seconds, timeout_seconds),
-            )
+        chat = ChatRequest(
+            messages=tuple(ChatMessage(m.role, m.content) for m in request.messages),
+            output=request.output,
+            parameters=request.parameters,
+            timeout_seconds=min(spec.timeout_seconds, timeout_seconds),
         )
+        try:
+            completion = await model.complete(chat)
+        except FairleadError as error:
+            raise error.within(_who(request.model, spec)) from error
         return _outcome(spec, completion)
 
     async def _model(self, context: TaskContext, name: str, spec: ModelSpec) -> ChatModel:
@@ -93,6 +95,11 @@ def _remember(kept: OrderedDict[_Key, _Value], key: _Key, value: _Value) -> _Val
     while len(kept) > _KEPT:
         kept.popitem(last=False)
     return value
+
+
+def _who(name: str, spec: ModelSpec) -> str:
+    address = f" at {spec.base_url}" if spec.base_url else ""
+    return f"Model {name} ({spec.model or 'scripted'}{address})"
 
 
 def _spec(context: TaskContext, name: str) -> ModelSpec:
