@@ -68,21 +68,6 @@ generate: $(VENV)/.dev  ## write crds/ and the reference pages anew from the cod
 bench: $(VENV)/.dev  ## measure, as ratios in one run, and write docs/reference/benchmarks.md
 	$(BIN)/python -m tests.bench
 
-images:  ## build the three images (BASE=… for another Python image; tools/local_base.sh makes one offline)
-	$(BUILD) --build-arg SERVICE=operator --tag fairlead-operator:$(VERSION) .
-	$(BUILD) --build-arg SERVICE=gateway --tag fairlead-gateway:$(VERSION) .
-	$(BUILD) --file agent_image/Dockerfile --tag fairlead-agent:$(VERSION) .
-
-generate: $(VENV)/.dev  ## write crds/ and the reference pages anew from the code
-	$(BIN)/python -m fairlead.api.crdgen crds
-	$(BIN)/python tools/reference.py
-
-bench: $(VENV)/.dev  ## measure, as ratios in one run, and write docs/reference/benchmarks.md
-	$(BIN)/python -m tests.bench
-
-soak: $(VENV)/.dev  ## what takes longer than CI may: every crash point with real kills
-	$(BIN)/python -m pytest tests/faults --soak $(PYTEST_ARGS)
-
 lock:  ## resolve the pinned requirements anew (needs uv)
 	tools/lock.sh
 
