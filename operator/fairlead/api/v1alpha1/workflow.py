@@ -398,7 +398,7 @@ class WorkflowStatus(StatusBase):
     last_started_generation: int | None = None
     """The generation for which `startPolicy: OnApply` has started a run."""
     last_run: Annotated[str, Field(max_length=253)] = ""
-    """The run that was started last for the workflow."""
+    """The run that `startPolicy: OnApply` started last."""
 
 
 class Workflow(KubeModel):
@@ -422,7 +422,7 @@ RESOURCE: Final = Resource(
         condition_column("Ready", "Ready", "status", "Whether runs can start."),
         Column("Nodes", ".status.nodes", "How many nodes it has.", type="integer"),
         Column("Model", ".spec.model", "The Model that it asks."),
-        Column("Last Run", ".status.lastRun", "The run that was started last for it."),
+        Column("Last Run", ".status.lastRun", "The run that startPolicy OnApply started last."),
         AGE,
         condition_column("Reason", "Ready", "reason", "Why it is ready or not.", wide=True),
         condition_column("Message", "Ready", "message", "What to do next.", wide=True),
