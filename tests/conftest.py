@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -43,6 +44,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             require(marker.name)
         if marker.name == "process_runtime" and item.config.getoption("--cluster") == "kubeconfig":
             pytest.skip("needs what only laptop mode has: its pod runtime, and the API server's own files and tokens")
+
+
+def pytest_configure() -> None:
+    # A job in the background of a shell ignores SIGINT, and so would every program that a test starts to press Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
