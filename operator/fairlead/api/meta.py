@@ -155,15 +155,30 @@ class SecretValue(KubeModel):
     """Where the value is kept; the gateway reads it when it needs it."""
 
 
-class Budget(KubeModel):
-    """A limit on what may be spent; at least one of the two."""
+class RunBudget(KubeModel):
+    """A limit on what one run may spend; at least one of the two."""
 
-    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "has(self.maxCostUSD) || has(self.maxTokens)",
+                "a budget has a limit: set maxCostUSD or maxTokens",
+                reason="FieldValueRequired",
+            )
+        )
+    )
 
     max_cost_usd: Annotated[Money | None, Field(alias="maxCostUSD")] = None
     """US dollars, as a decimal string: `"0.50"`."""
     max_tokens: Annotated[int | None, Field(ge=1, le=1_000_000_000_000)] = None
     """Input and output tokens together."""
+
+
+class Budget(RunBudget):
+    """A limit on what may be spent, by each run or by all in a period; at least one of the two amounts."""
+
+    period: Literal["Run", "Day", "Month"] = "Run"
+    """What the limit holds for: each run, or a calendar day or month (UTC)."""
 
 
 class Usage(KubeModel):

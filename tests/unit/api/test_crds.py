@@ -25,6 +25,7 @@ RUN = {
     "spec": {"workflowRef": {"name": "triage"}, "inputs": {"a": 1}},
 }
 MODEL = {"apiVersion": "fairlead.dev/v1alpha1", "kind": "Model", "metadata": {"name": "m"}}
+TOOL = {"apiVersion": "fairlead.dev/v1alpha1", "kind": "Tool", "metadata": {"name": "t"}}
 AGENT = {"apiVersion": "fairlead.dev/v1alpha1", "kind": "Agent", "metadata": {"name": "a"}}
 
 everything = pytest.mark.parametrize("resource", RESOURCES.values(), ids=list(RESOURCES))
@@ -172,6 +173,9 @@ def test_run_refers_to_one_workflow(spec: dict[str, Any], wanted: str) -> None:
         pytest.param({"inputs": {"a": 2}}, "inputs cannot change", id="inputs"),
         pytest.param({"workflowRef": {"name": "other"}}, "workflowRef cannot change", id="workflow"),
         pytest.param({"priority": 3}, "priority cannot change", id="priority"),
+        pytest.param({"budget": {"maxTokens": 3}}, "budget cannot change", id="budget"),
+        pytest.param({"rerunOf": {"name": "x"}}, "rerunOf cannot change", id="rerun"),
+        pytest.param({"dryRun": True}, "dryRun cannot change", id="dry-run"),
         pytest.param({"ttlSecondsAfterFinished": 3}, "ttlSecondsAfterFinished cannot change", id="ttl"),
     ],
 )
@@ -253,3 +257,56 @@ def test_entries_of_lists_have_no_defaults(resource: Resource) -> None:
     """`kubectl apply` replaces a list as a whole: what a server fills in would be a difference at every apply."""
     filled = [path for path, schema in walk(schema_of(resource.kind)) if "[]" in path and "default" in schema]
     assert filled == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "wanted"),
+    [
+        pytest.param({"builtin": {"name": "sql", "config": {"tables": {}}}}, None, id="builtin"),
+        pytest.param({"http": {"url": "https://x/{id}"}, "parameters": {"type": "object"}}, None, id="http"),
+        pytest.param({"mcp": {"url": "https://x"}}, None, id="mcp"),
+        pytest.param({}, "exactly one of builtin, http and mcp", id="nothing"),
+        pytest.param({"builtin": {"name": "sql"}, "http": {"url": "https://x"}}, "exactly one of builtin", id="both"),
+        pytest.param({"builtin": {"name": "sql"}, "parameters": {}}, "remove it", id="parameters-of-a-builtin"),
+        pytest.param({"builtin": {"name": "sql"}, "approvers": ["a"]}, "set requireApproval: true", id="approvers"),
+        pytest.param({"builtin": {"name": "sql"}, "approvers": ["a"], "requireApproval": True}, None, id="approval"),
+        pytest.param({"http": {"url": "ftp://x"}}, "spec.http.url", id="no-http-address"),
+        pytest.param({"http": {"url": "https://x", "headers": [{"name": "A"}]}}, "exactly one of value", id="header"),
+        pytest.param(
+            {"http": {"url": "https://x", "headers": [{"name": "A", "value": "b\r\nC: d"}]}},
+            "spec.http.headers[0].value",
+            id="two-headers-in-one",
+        ),
+        pytest.param({"mcp": {}}, "exactly one of url and image", id="empty-mcp"),
+    ],
+)
+def test_tool_is_one_thing(spec: dict[str, Any], wanted: str | None) -> None:
+    found = messages({**TOOL, "spec": spec})
+    assert (found == []) if wanted is None else any(wanted in message for message in found), found
+
+
+@pytest.mark.parametrize(
+    ("obj", "path"),
+    [
+        pytest.param({**WORKFLOW, "spec": {**WORKFLOW["spec"], "budget": {"period": "Day"}}}, "budget", id="workflow"),  # type: ignore[dict-item]
+        pytest.param({**RUN, "spec": {**RUN["spec"], "budget": {}}}, "budget", id="run"),  # type: ignore[dict-item]
+        pytest.param({**AGENT, "spec": {"budget": {"period": "Run"}}}, "budget", id="agent"),
+        pytest.param({**MODEL, "spec": {"model": "x", "budget": {}}}, "budget", id="model"),
+    ],
+)
+def test_budget_without_a_limit_is_refused_with_the_fix(obj: dict[str, Any], path: str) -> None:
+    assert any(f"spec.{path}" in message and "set maxCostUSD or maxTokens" in message for message in messages(obj))
+
+
+@pytest.mark.parametrize(
+    ("obj", "period"),
+    [
+        pytest.param({**WORKFLOW, "spec": {**WORKFLOW["spec"], "budget": {"maxTokens": 1}}}, "Run", id="workflow"),  # type: ignore[dict-item]
+        pytest.param({**AGENT, "spec": {"budget": {"maxTokens": 1}}}, "Run", id="agent"),
+        pytest.param({**MODEL, "spec": {"model": "x", "budget": {"maxTokens": 1}}}, "Month", id="model"),
+    ],
+)
+def test_budget_has_a_period(obj: dict[str, Any], period: str) -> None:
+    found = with_defaults(compile_schema(schema_of(obj["kind"])), obj)
+    assert found["spec"]["budget"]["period"] == period
+    assert messages(obj) == []

@@ -11,46 +11,61 @@ RUNS = {
     "runsOn": {"agent": "default"},
     "startPolicy": "OnApply",
     "timeoutSeconds": 5,
+    "budget": {"maxTokens": 1, "period": "Day"},
+    "concurrency": {"limit": 1, "policy": "Replace"},
+    "onFailure": {"tool": {"name": "http_request"}},
+    "finally": {"agent": {"name": "x", "prompt": "y"}},
     "nodes": [
         {"name": "a", "llm": {"prompt": "x", "output": {}}, "retry": {}, "onError": "Continue", "forEach": "[1]"},
-        {"name": "b", "needs": ["a"], "when": "true", "tool": {"name": "sql"}},
+        {"name": "b", "needs": ["a"], "when": "true", "tool": {"name": "sql"}, "cache": {}},
+        {"name": "c", "llm": {"prompt": "x", "tools": ["sql"], "maxTurns": 3}},
+        {"name": "d", "agent": {"name": "x", "prompt": "y"}, "repeat": {"from": "d", "until": "true"}},
+        {"name": "e", "workflow": {"name": "x"}},
+        {"name": "f", "approval": {"message": "x"}},
+        {"name": "g", "wait": {"seconds": 1}},
     ],
 }
+RUN = {
+    "priority": -1,
+    "suspend": True,
+    "dryRun": True,
+    "rerunOf": {"name": "x"},
+    "budget": {"maxCostUSD": "1"},
+    "workflow": RUNS,
+}
+AGENT = {"graph": "a:b", "tools": ["sql"], "maxTurns": 3, "budget": {"maxTokens": 1}}
+MODEL = {"model": "x", "fallbacks": ["y"], "rateLimit": {"requestsPerMinute": 1}, "budget": {"maxTokens": 1}}
+TOOL = {"http": {"url": "https://x"}, "requireApproval": True, "approvers": ["a"], "idempotent": True}
 
 
 def paths(kind: str, spec: dict[str, Any]) -> list[str]:
     return [path for path, _ in unsupported(kind, spec)]
 
 
-def test_workflow_of_this_version_is_supported() -> None:
-    assert paths("Workflow", RUNS) == []
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [("Workflow", RUNS), ("WorkflowRun", RUN), ("Agent", AGENT), ("Model", MODEL), ("Tool", TOOL)],
+)
+def test_what_this_version_does_is_supported(kind: str, spec: dict[str, Any]) -> None:
+    assert paths(kind, spec) == []
 
 
 @pytest.mark.parametrize(
     ("kind", "spec", "path"),
     [
-        ("Workflow", {"budget": {"maxTokens": 1}}, "budget"),
-        ("Workflow", {"concurrency": {"limit": 1}}, "concurrency"),
-        ("Workflow", {"onFailure": {"tool": {"name": "x"}}}, "onFailure"),
-        ("Workflow", {"finally": {"tool": {"name": "x"}}}, "finally"),
+        ("Workflow", {"onFailure": {"code": {"language": "shell"}}}, "onFailure.code"),
+        ("Workflow", {"finally": {"code": {"language": "shell"}}}, "finally.code"),
         ("Workflow", {"memory": {}}, "memory"),
-        ("Workflow", {"nodes": [{}, {"approval": {"message": "x"}}]}, "nodes[1].approval"),
-        ("Workflow", {"nodes": [{"repeat": {"from": "a"}}]}, "nodes[0].repeat"),
-        ("Workflow", {"nodes": [{"cache": {}}]}, "nodes[0].cache"),
-        ("Workflow", {"nodes": [{"llm": {"prompt": "x", "tools": ["sql"]}}]}, "nodes[0].llm.tools"),
-        ("WorkflowRun", {"priority": -1}, "priority"),
-        ("WorkflowRun", {"suspend": True}, "suspend"),
-        ("WorkflowRun", {"rerunOf": {"name": "x"}}, "rerunOf"),
+        ("Workflow", {"nodes": [{}, {"code": {"language": "python"}}]}, "nodes[1].code"),
+        ("Workflow", {"nodes": [{"memory": {}}]}, "nodes[0].memory"),
         ("WorkflowRun", {"replyTo": {}}, "replyTo"),
-        ("WorkflowRun", {"dryRun": True}, "dryRun"),
-        ("WorkflowRun", {"workflow": {"nodes": [{"wait": {"seconds": 1}}]}}, "workflow.nodes[0].wait"),
-        ("Agent", {"graph": "a:b"}, "graph"),
+        ("WorkflowRun", {"workflow": {"nodes": [{"code": {}}]}}, "workflow.nodes[0].code"),
         ("Agent", {"external": {"url": "https://x"}}, "external"),
+        ("Agent", {"skills": []}, "skills"),
+        ("Agent", {"memory": {}}, "memory"),
         ("Agent", {"scale": {"max": 3}}, "scale.max"),
         ("Agent", {"scale": {"targetQueue": 3}}, "scale.targetQueue"),
-        ("Model", {"fallbacks": ["x"]}, "fallbacks"),
-        ("Model", {"rateLimit": {}}, "rateLimit"),
-        ("Model", {"budget": {}}, "budget"),
+        ("Tool", {"mcp": {"url": "https://x"}}, "mcp"),
     ],
 )
 def test_unsupported_names_the_path(kind: str, spec: dict[str, Any], path: str) -> None:
@@ -79,7 +94,7 @@ def test_every_gap_is_a_field_of_the_schema() -> None:
         "Workflow": (supported._WORKFLOW, ()),
         "WorkflowRun": (supported._RUN, ()),
         "Agent": (supported._AGENT, ()),
-        "Model": (supported._MODEL, ()),
+        "Tool": (supported._TOOL, ()),
     }
     node = schema_of("Workflow")["properties"]["spec"]["properties"]["nodes"]["items"]
     for kind, (gaps, _) in tables.items():

@@ -10,6 +10,7 @@ from fairlead.api.meta import (
     AGE,
     LIST_MAP_BY_NAME,
     LIST_SET,
+    Budget,
     Column,
     KubeModel,
     Line,
@@ -17,6 +18,7 @@ from fairlead.api.meta import (
     ObjectName,
     Quantity,
     Resource,
+    Seconds,
     StatusBase,
     Text,
     ToolName,
@@ -158,7 +160,17 @@ class AgentSpec(KubeModel):
     instructions: Text = ""
     """Who it is and how it works: its system prompt."""
     tools: Annotated[tuple[ToolName, ...] | None, Field(max_length=64, json_schema_extra=LIST_SET)] = None
-    """Tools that it may call."""
+    """Tools that it may call: Tools in this namespace, or built-in ones."""
+    max_turns: Annotated[int, Field(ge=1, le=1000)] = 10
+    """How often its model may be asked in one turn of the agent."""
+    max_tool_calls: Annotated[int, Field(ge=0, le=10_000)] = 50
+    """How many tools it may call in one turn of the agent."""
+    max_tokens: Annotated[int | None, Field(ge=1, le=1_000_000_000_000)] = None
+    """Input and output tokens together that one turn may use; absent: what the budgets leave."""
+    turn_timeout_seconds: Seconds | None = None
+    """The longest that one turn may take, the wait for a pod included; absent: what the node and the run leave."""
+    budget: Budget | None = None
+    """What may be spent by this agent."""
     memory: Memory | None = None
     """What it remembers."""
     skills: Annotated[tuple[Skill, ...] | None, Field(max_length=64, json_schema_extra=LIST_MAP_BY_NAME)] = None

@@ -40,12 +40,10 @@ class RateLimit(KubeModel):
 
 
 class ModelBudget(Budget):
-    """A limit on what may be spent with this model in a period; at least one of the two amounts."""
+    """A limit on what may be spent with this model, in a period or by each run; at least one of the two amounts."""
 
-    model_config = ConfigDict(json_schema_extra={"minProperties": 2})
-
-    period: Literal["Day", "Month"] = "Month"
-    """The calendar period (UTC) that the limit holds for."""
+    period: Literal["Run", "Day", "Month"] = "Month"
+    """What the limit holds for: each run, or a calendar day or month (UTC)."""
 
 
 class Price(KubeModel):

@@ -77,8 +77,8 @@ class Concurrency(KubeModel):
     limit: Annotated[int, Field(ge=1, le=10_000)]
     """The largest number of active runs."""
     policy: Literal["Queue", "Forbid", "Replace"] = "Queue"
-    """What happens to a run over the limit: it waits (Queue), it fails (Forbid), or the oldest active one is stopped
-    (Replace)."""
+    """What happens to a run over the limit: it waits, by priority, then age (Queue), it fails (Forbid), or the oldest
+    active one is stopped (Replace)."""
 
 
 class Memory(KubeModel):
@@ -195,7 +195,7 @@ class Approval(KubeModel):
         tuple[Annotated[str, Field(min_length=1, max_length=253)], ...] | None,
         Field(min_length=1, max_length=64, json_schema_extra=LIST_SET),
     ] = None
-    """Users or groups that may decide; absent: whoever may update the run."""
+    """Users or groups that may decide, of those who may update runs; absent: all of them."""
 
 
 class Wait(KubeModel):
@@ -274,7 +274,11 @@ class Actions(KubeModel):
 
 
 class Handler(Actions):
-    """What is done once at the end of a run."""
+    """What is done once at the end of a run, also beyond its deadline and when it was stopped.
+
+    It may use `run.state`, `run.reason` and `run.message`; outputs of nodes that did not finish are null. A try takes
+    at most 60 s unless `timeoutSeconds` says otherwise.
+    """
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -364,7 +368,7 @@ class WorkflowSpec(KubeModel):
     concurrency: Concurrency | None = None
     """How many runs may be active at once; absent: no limit."""
     budget: Budget | None = None
-    """What one run may spend."""
+    """What its runs may spend."""
     timeout_seconds: Seconds | None = None
     """The longest that a run may take; absent: no limit."""
     pending_timeout_seconds: Annotated[int, Field(ge=0, le=86_400)] = 300
@@ -377,9 +381,9 @@ class WorkflowSpec(KubeModel):
     """What the run gives: any value, every text in it may hold `{{ }}`. Absent: the outputs of the nodes that nothing
     else needs."""
     on_failure: Handler | None = None
-    """What is done when the run failed."""
+    """What is done when the run failed, before `finally`."""
     finally_: Annotated[Handler | None, Field(alias="finally")] = None
-    """What is done at the end of every run."""
+    """What is done at the end of every run, also of one that was stopped. A run that went well fails if this does."""
     ttl_seconds_after_finished: Annotated[int | None, Field(ge=0, le=31_536_000)] = None
     """When finished runs are deleted; absent: the history limits decide. Their history in storage stays."""
     successful_runs_history_limit: Annotated[int, Field(ge=0, le=1000)] = 10
@@ -392,7 +396,7 @@ class WorkflowStatus(StatusBase):
     """What the operator found."""
 
     revision: Annotated[str, Field(max_length=64)] = ""
-    """The digest of the workflow together with the Agents and Models that it uses."""
+    """The digest of the workflow together with the Workflows, Agents, Models and Tools that it uses."""
     nodes: int | None = None
     """How many nodes it has."""
     last_started_generation: int | None = None

@@ -13,10 +13,10 @@ from fairlead.api.meta import (
     JsonObject,
     KubeModel,
     Line,
-    NodeName,
     ObjectMeta,
     ObjectName,
     Resource,
+    RunBudget,
     StatusBase,
     Text,
     Usage,
@@ -25,6 +25,9 @@ from fairlead.api.meta import (
     rules,
 )
 from fairlead.api.v1alpha1.workflow import WorkflowSpec
+
+NodePath = Annotated[str, Field(max_length=128)]
+"""A node within its run: `name`, or `outer/name` inside the sub-workflow of the node `outer`."""
 
 MUTABLE: Final = frozenset({"suspend", "stop"})
 """The only fields of a run's spec that may change."""
@@ -69,7 +72,7 @@ def _unchanged(name: str) -> dict[str, str]:
 
 _FIXED = (
     *("workflowRef", "workflow", "inputs", "priority", "dryRun", "rerunOf"),
-    *("ttlSecondsAfterFinished", "replyTo"),
+    *("budget", "ttlSecondsAfterFinished", "replyTo"),
 )
 _RUN_RULES = rules(
     rule(
@@ -100,14 +103,17 @@ class WorkflowRunSpec(KubeModel):
     """The values of the workflow's inputs, by name."""
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
     """Runs with a higher number are taken first."""
+    budget: RunBudget | None = None
+    """What this run may spend, besides what the workflow, its Agents and Models allow."""
     suspend: bool = False
     """Pause after what is running now; false: go on."""
     stop: bool = False
     """Cancel the run. Cannot be taken back."""
     dry_run: bool = False
-    """Check and plan only: nothing is called."""
+    """Check and plan only: nothing is called, and the plan is the output."""
     rerun_of: RerunOf | None = None
-    """Use the results of an earlier run."""
+    """Use the results of an earlier run for everything whose inputs and definition are the same. Inputs that are not
+    given are those of the earlier run; without `workflowRef` and `workflow` it is of the earlier run's workflow."""
     ttl_seconds_after_finished: Annotated[int | None, Field(ge=0, le=31_536_000)] = None
     """When the finished run is deleted; absent: the workflow's value. Its history in storage stays."""
     reply_to: ReplyTo | None = None
@@ -138,12 +144,18 @@ class WorkflowRunStatus(StatusBase):
     """What made the run."""
     progress: Annotated[str, Field(max_length=32)] = ""
     """Finished nodes of all nodes: `4/7`."""
-    current_nodes: Annotated[tuple[NodeName, ...], Field(max_length=10)] = ()
+    current_nodes: Annotated[tuple[NodePath, ...], Field(max_length=10)] = ()
     """Nodes that run now, at most ten."""
+    reused: Annotated[int | None, Field(ge=0)] = None
+    """How many nodes took the result of the run that `rerunOf` names."""
+    pending_approvals: Annotated[int | None, Field(ge=0)] = None
+    """Questions that nobody has answered: `fairlead approvals` shows them."""
     usage: Usage | None = None
     """Tokens so far."""
     cost: Cost | None = None
     """Cost so far."""
+    budget: RunBudget | None = None
+    """The most that the run may spend, by its own and its workflow's `budget`."""
     result: Annotated[Text, Field(max_length=1024)] = ""
     """The beginning of the output; all of it with `fairlead output`."""
     start_time: datetime | None = None
