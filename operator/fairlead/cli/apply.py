@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from fairlead.cli.options import Target, target_options
+from fairlead.cli.options import Target, command, target_options
 
 if TYPE_CHECKING:
     from fairlead.cli.session import Session
@@ -16,7 +16,13 @@ MANAGER: Final = "fairlead"
 _FIRST: Final = ("Namespace", "CustomResourceDefinition", "ServiceAccount", "Secret", "ConfigMap", "Model", "Agent")
 
 
-@click.command()
+@command(
+    examples="""
+    fairlead apply -f triage.yaml
+    fairlead apply -R -f configs/approval      # with the folders in it
+    fairlead apply -f triage.yaml --dry-run
+    """
+)
 @click.option(
     "-f", "--filename", "paths", multiple=True, required=True, help="A file, a folder, or - for standard input."
 )

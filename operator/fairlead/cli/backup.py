@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fairlead.cli.options import home_option
+from fairlead.cli.options import command, home_option
 
 if TYPE_CHECKING:
     from fairlead.localcluster.supervisor.home import Home
 
 
-@click.command()
+@command(
+    examples="""
+    fairlead backup
+    fairlead backup /media/usb/fairlead.tar.gz
+    """
+)
 @click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
 @home_option
 def backup(home: Path, file: Path | None) -> int:

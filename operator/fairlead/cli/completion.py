@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
+if TYPE_CHECKING:
+    from fairlead.cli.options import Target
+    from fairlead.cli.session import Session
+
 _SHELLS: Final = ("bash", "zsh", "fish")
+_PATIENCE: Final = 1.0
 _NO_FILES: Final = 4
 """kubectl's (cobra's) directive: offer no file names."""
 _HINTS: Final = {
@@ -43,6 +49,28 @@ def complete(words: list[str]) -> list[tuple[str, str]]:
     *before, last = words or [""]
     found = ShellComplete(cli, {}, "fairlead", "_FAIRLEAD_COMPLETE").get_completions(before, last)
     return [(item.value, item.help or "") for item in found if item.type == "plain"]
+
+
+def object_names(target: Target, plural: str) -> list[str]:
+    """Return the names of the objects of one kind, the latest first; nothing where nobody answers in time."""
+    from fairlead.cli.session import run_session
+
+    async def names(session: Session) -> list[str]:
+        import asyncio
+
+        import orjson
+
+        from fairlead.core import names as known
+
+        path = f"/apis/{known.API_VERSION}/namespaces/{session.namespace}/{plural}"
+        async with asyncio.timeout(_PATIENCE):
+            _, _, body = await session.kube.raw("GET", path)
+        found = [item["metadata"] for item in orjson.loads(body)["items"]]
+        return [meta["name"] for meta in sorted(found, key=lambda meta: meta["creationTimestamp"], reverse=True)]
+
+    with contextlib.suppress(Exception):  # a completion that fails must not disturb what is being typed
+        return run_session(target, names)
+    return []
 
 
 def kubectl_complete() -> None:

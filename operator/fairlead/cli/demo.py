@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from fairlead.cli.options import HOME_DEFAULT, Target, home_option, program
+from fairlead.cli.options import HOME_DEFAULT, Target, command, home_option, program
 
 if TYPE_CHECKING:
     from fairlead.cli.session import Session
@@ -20,7 +20,13 @@ _LOCAL_MESSAGES: Final = 24
 _LOCAL_PROVIDERS: Final = ("ollama", "ollama_chat")
 
 
-@click.command()
+@command(
+    examples="""
+    fairlead demo
+    fairlead demo --model openai/gpt-4.1-mini      # needs OPENAI_API_KEY in the environment
+    fairlead demo --scripted --stop
+    """
+)
 @home_option
 @click.option("--model", default="", help="A LiteLLM model such as openai/gpt-4.1-mini; default: Ollama if it answers.")
 @click.option("--scripted", is_flag=True, help="Use the scripted model, also when Ollama answers.")
@@ -131,7 +137,7 @@ def build_objects(spec: dict[str, Any] | None, *, secret: str, messages: int | N
 async def _demo(session: Session, objects: list[dict[str, Any]], *, stop: bool) -> int:
     from fairlead.cli import exits, printing
     from fairlead.cli.apply import apply_objects
-    from fairlead.cli.run import Follow, accompany
+    from fairlead.cli.follow import Follow, accompany
 
     *declared, wanted = objects
     printing.hint("\nfairlead apply -f configs/quickstart/")

@@ -25,10 +25,20 @@ MEANINGS: Final = {
     USAGE: "the command was called in a wrong way",
     INVALID: "a file or an object is not valid",
     UNREACHABLE: "not found, forbidden, or the server cannot be reached",
-    STOPPED: "a person or a budget stopped the run",
+    STOPPED: "a person, a budget or a limit stopped the run, or an approval was refused",
     TIMEOUT: "it was not finished in the time given with --timeout",
     INTERRUPTED: "Ctrl-C: the run goes on",
 }
+_STOPPING: Final = (
+    "Stopped",
+    "Cancelled",
+    "Deleted",
+    "BudgetExceeded",
+    "Replaced",
+    "ApprovalRejected",
+    "ApprovalTimeout",
+)
+"""Reasons of runs that a person or a rule ended: there is nothing to mend."""
 _MISSING: Final = ("NotFound", "KindNotFound", "Forbidden", "Unauthorized", "NoKubeconfig")
 
 
@@ -50,12 +60,11 @@ def explain(error: BaseException) -> int:
             return INTERRUPTED
         case BrokenPipeError():
             return _close_streams()
-        case FairleadError():
-            click.echo(f"error: {error}", err=True)
-            return to_exit_code(error)
         case _:
-            click.echo(f"error: {error}", err=True)
-            return FAILED
+            from fairlead.logs import visible
+
+            click.echo(f"error: {visible(str(error))}", err=True)
+            return to_exit_code(error) if isinstance(error, FairleadError) else FAILED
 
 
 def to_exit_code(error: FairleadError) -> int:
@@ -79,7 +88,7 @@ def run_exit_code(reason: str, *, succeeded: bool) -> int:
     """Return the exit code of a run that has ended with *reason*."""
     if succeeded:
         return OK
-    return STOPPED if reason in ("Stopped", "Cancelled", "Deleted", "BudgetExceeded", "Rejected") else FAILED
+    return STOPPED if reason in _STOPPING else FAILED
 
 
 def _close_streams() -> int:

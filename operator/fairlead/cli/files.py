@@ -61,14 +61,19 @@ def read_objects(paths: Iterable[str], *, recursive: bool = False) -> list[dict[
     Raises:
         InvalidObject: a file is not valid YAML, or holds something that is no object; with file and line.
     """
-    objects: list[dict[str, Any]] = []
-    for source in read_sources(paths, recursive=recursive):
-        loaded = load_documents(source.text, source.name)
-        if loaded.problems:
-            raise InvalidObject("\n".join(problem.text() for problem in loaded.problems).removeprefix("error: "))
-        for document in loaded.documents:
-            objects += _objects(document.value, source.name)
-    return objects
+    return [obj for source in read_sources(paths, recursive=recursive) for obj in objects_of(source)]
+
+
+def objects_of(source: Source) -> list[dict[str, Any]]:
+    """Return every object of a text; lists are taken apart.
+
+    Raises:
+        InvalidObject: it is not valid YAML, or holds something that is no object; with file and line.
+    """
+    loaded = load_documents(source.text, source.name)
+    if loaded.problems:
+        raise InvalidObject("\n".join(problem.text() for problem in loaded.problems).removeprefix("error: "))
+    return [obj for document in loaded.documents for obj in _objects(document.value, source.name)]
 
 
 def _objects(value: Any, file: str) -> list[dict[str, Any]]:

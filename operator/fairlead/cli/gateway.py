@@ -1,4 +1,4 @@
-"""Reads runs from the gateway: that of this machine, one that is named, or a cluster's through a port-forward."""
+"""What the gateway has for people: that of this machine, one that is named, or a cluster's through a port-forward."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import contextlib
 import re
 import shutil
 import ssl
-import sys
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,13 @@ import httpx
 import orjson
 
 from fairlead.cli.exits import NotFound
+from fairlead.cli.printing import for_screen
 from fairlead.cli.session import Session, find_kubeconfig
+from fairlead.clock import Clock
 from fairlead.core import names
 from fairlead.errors import FairleadError, Refused, Unavailable
 from fairlead.kube import Ref
 from fairlead.localcluster.supervisor.home import Home
-from fairlead.logs import visible
 
 SERVICE: Final = "fairlead-gateway"
 _SERVICE_PORT: Final = 8443
@@ -32,6 +32,9 @@ _READER_ACCOUNT: Final = "fairlead-operator"
 _FORWARDED: Final = re.compile(rb"Forwarding from 127\.0\.0\.1:(\d+)")
 _FORWARD_SECONDS: Final = 15
 _OK_LIMIT: Final = 400
+_PAUSE: Final = 0.5
+_PATIENCE: Final = 60.0
+"""Seconds that a gateway may be away before following a log is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +47,42 @@ class Place:
 
 
 class GatewayReader:
-    """The reading API."""
+    """The API for people: what runs did and do, and the approvals that they wait for."""
 
-    def __init__(self, client: httpx.AsyncClient, *, host: str) -> None:
+    def __init__(self, client: httpx.AsyncClient, clock: Clock, *, host: str) -> None:
         self._client = client
+        self._clock = clock
         self._extensions = {"sni_hostname": host} if host else {}
 
-    async def run(self, namespace: str, run: str) -> dict[str, Any]:
-        """Return a run's record with its nodes."""
-        return await self._get(_path(namespace, run))
+    async def run(self, namespace: str, run: str, *, outputs: bool = True) -> dict[str, Any]:
+        """Return a run's record with its nodes; *outputs*: with what they put out."""
+        return await self._get(_path(namespace, run), {} if outputs else {"outputs": "false"})
 
-    async def find(self, namespace: str, run: str) -> dict[str, Any] | None:
+    async def find(self, namespace: str, run: str, *, outputs: bool = True) -> dict[str, Any] | None:
         """Return a run's record, or None: the operator has not accepted it yet, or there is none."""
         try:
-            return await self.run(namespace, run)
+            return await self.run(namespace, run, outputs=outputs)
         except NotFound:
             return None
+
+    async def approvals(self, namespace: str, run: str = "") -> list[dict[str, Any]]:
+        """Return what waits for a decision in a namespace (empty: in all), or all that a run asked."""
+        if run:
+            path = _path(namespace, run, "approvals")
+        else:
+            path = f"/v1/namespaces/{quote(namespace)}/approvals" if namespace else "/v1/approvals"
+        return list((await self._get(path))["items"])
+
+    async def decide(self, namespace: str, run: str, verdict: Mapping[str, Any]) -> dict[str, Any]:
+        """Decide an approval of a run; return it as it is then.
+
+        Raises:
+            Refused: somebody decided otherwise before, or the person may not.
+        """
+        request = self._client.build_request(
+            "POST", _path(namespace, run, "approvals"), json=dict(verdict), extensions=self._extensions
+        )
+        return await self._answer(request)
 
     async def output(self, namespace: str, run: str) -> dict[str, Any]:
         """Return how a run ended and what it put out."""
@@ -80,22 +103,31 @@ class GatewayReader:
         return await self._get("/v1/costs", {key: value for key, value in query.items() if value})
 
     async def logs(self, namespace: str, run: str, *, follow: bool) -> AsyncIterator[dict[str, Any]]:
-        """Yield a run's log lines; *follow*: until the run has ended."""
+        """Yield a run's log lines; *follow*: until the run has ended, also past a gateway that is started again."""
         path, after = _path(namespace, run, "logs"), 0
-        if follow:
-            async for line in self._stream(path):
-                yield line
-            return
         while page := (await self._get(path, {"after": str(after)}))["items"]:
             for line in page:
                 yield line
             after = page[-1]["id"]
+        patience = self._clock.monotonic() + _PATIENCE
+        while follow:
+            try:
+                async for line in self._stream(path, after):
+                    after, patience = line["id"], self._clock.monotonic() + _PATIENCE
+                    yield line
+            except Unavailable:
+                if self._clock.monotonic() >= patience:
+                    raise
+                await self._clock.sleep(_PAUSE)
+            else:
+                return
 
-    async def _stream(self, path: str) -> AsyncIterator[dict[str, Any]]:
+    async def _stream(self, path: str, after: int) -> AsyncIterator[dict[str, Any]]:
         timeout = httpx.Timeout(10, read=None)
+        query = {"follow": "true", "after": str(after)}
         try:
             async with self._client.stream(
-                "GET", path, params={"follow": "true"}, timeout=timeout, extensions=self._extensions
+                "GET", path, params=query, timeout=timeout, extensions=self._extensions
             ) as answer:
                 if answer.status_code >= _OK_LIMIT:
                     await answer.aread()
@@ -106,34 +138,17 @@ class GatewayReader:
             raise Unavailable(f"the gateway stopped answering: {_words(error)}") from error
 
     async def _get(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
+        return await self._answer(self._client.build_request("GET", path, params=query, extensions=self._extensions))
+
+    async def _answer(self, request: httpx.Request) -> dict[str, Any]:
         try:
-            answer = await self._client.get(path, params=query, extensions=self._extensions)
+            answer = await self._client.send(request)
         except httpx.HTTPError as error:
             raise Unavailable(f"the gateway at {self._client.base_url} does not answer: {_words(error)}") from error
         if answer.status_code >= _OK_LIMIT:
             raise to_error(answer)
         parsed: dict[str, Any] = for_screen(orjson.loads(answer.content))
         return parsed
-
-
-def for_screen(value: Any, *, terminal: bool | None = None) -> Any:
-    """Return what was read as it may be shown: what models and tools wrote must not steer a terminal.
-
-    Into files and pipes everything goes as it is. *terminal* says whether somebody looks; None: find out.
-    """
-    if terminal is None:
-        terminal = sys.stdout.isatty() or sys.stderr.isatty()
-    if not terminal:
-        return value
-    match value:
-        case str():
-            return visible(value)
-        case list():
-            return [for_screen(item, terminal=True) for item in value]
-        case dict():
-            return {visible(key): for_screen(item, terminal=True) for key, item in value.items()}
-        case _:
-            return value
 
 
 def _words(error: httpx.HTTPError) -> str:
@@ -174,7 +189,7 @@ async def open_gateway(session: Session) -> AsyncIterator[GatewayReader]:
         async with httpx.AsyncClient(
             base_url=place.url, verify=verify, headers=headers, trust_env=False, timeout=30
         ) as client:
-            yield GatewayReader(client, host=place.host)
+            yield GatewayReader(client, session.clock, host=place.host)
 
 
 @contextlib.asynccontextmanager
@@ -206,10 +221,15 @@ async def _published_ca(session: Session) -> str:
     return str(((published or {}).get("data") or {}).get(names.CA_KEY, ""))
 
 
+async def own_token(session: Session) -> str:
+    """Return the user's own bearer token as a header; empty for who has a certificate instead."""
+    own = (await session.kube.credentials()).authorization
+    return own if own.lower().startswith("bearer ") else ""
+
+
 async def _authorization(session: Session) -> str:
     """Return the user's own bearer token; who has a certificate instead gets a token that only the gateway takes."""
-    own = (await session.kube.credentials()).authorization
-    if own.lower().startswith("bearer "):
+    if own := await own_token(session):
         return own
     request = {
         "apiVersion": "authentication.k8s.io/v1",

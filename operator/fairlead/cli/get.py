@@ -6,12 +6,19 @@ from typing import Any
 
 import click
 
-from fairlead.cli.options import Target, output_option, target_options
+from fairlead.cli.options import Target, command, output_option, target_options
 
 _TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
 
 
-@click.command()
+@command(
+    examples="""
+    fairlead get                               # everything of Fairlead's
+    fairlead get run -o wide
+    fairlead get flow triage -o yaml
+    fairlead get run @latest -o json
+    """
+)
 @click.argument("kind", default="fairlead")
 @click.argument("names", nargs=-1)
 @click.option("-l", "--selector", default="", help="Only objects with these labels: k=v,k2!=v2.")

@@ -10,13 +10,19 @@ from typing import TYPE_CHECKING
 import click
 
 from fairlead.cli import exits
-from fairlead.cli.options import home_option, program
+from fairlead.cli.options import command, home_option, program
 
 if TYPE_CHECKING:
     from fairlead.localcluster.supervisor.home import Home
 
 
-@click.command()
+@command(
+    examples="""
+    fairlead up --detach
+    fairlead up                                # Ctrl-C stops it
+    FAIRLEAD_HOME=/tmp/try fairlead up -d      # another one beside it, with a home of its own
+    """
+)
 @home_option
 @click.option("--detach", "-d", is_flag=True, help="Return when everything is ready; `down` ends it.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the Kubernetes API; remembered.")

@@ -36,14 +36,23 @@ GROUPS: Final[dict[str, dict[str, Entry]]] = {
         "validate": Entry("validate", "Check files: schema, graph, expressions, references."),
         "apply": Entry("apply", "Apply files, folders or standard input, on the server's side."),
         "get": Entry("get", "List objects, or show one."),
-        "run": Entry("run", "Start a run of a workflow, and wait for it if asked to."),
-        "stop": Entry("run", "Stop a run."),
+        "run": Entry("run", "Start a run of a workflow, and watch it if asked to."),
     },
     "Runs": {
+        "wait": Entry("wait", "Wait until a run has ended, or until a person has to decide."),
         "output": Entry("reading", "Print what a run put out."),
         "logs": Entry("reading", "Print a run's log."),
         "trace": Entry("reading", "Show where a run's time and money went, step by step."),
         "cost": Entry("reading", "Show what runs cost."),
+        "stop": Entry("steer", "Stop a run."),
+        "suspend": Entry("steer", "Pause a run after what it is doing now."),
+        "resume": Entry("steer", "Go on with a suspended run."),
+        "rerun": Entry("rerun", "Run again, with the results of an earlier run that still hold."),
+    },
+    "Approvals": {
+        "approvals": Entry("approve", "List what waits for a person's decision."),
+        "approve": Entry("approve", "Say yes to what a run asks."),
+        "reject": Entry("approve", "Say no to what a run asks."),
     },
     "More": {
         "doctor": Entry("doctor", "Check this installation and say what to do about what is wrong."),
@@ -108,6 +117,7 @@ def cli(ctx: click.Context, no_color: str, term: str) -> None:
     """Run workflows of AI agents the way Kubernetes runs everything else."""
     if no_color or term == "dumb":
         ctx.color = False
+    ctx.meta["fairlead.cli.dumb"] = term == "dumb"
 
 
 def program_name(argument: str) -> str:

@@ -1,4 +1,4 @@
-"""Options that commands share, and what they mean together."""
+"""Options that commands share, what they mean together, and how commands teach."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 HOME_DEFAULT: Final = "~/.fairlead"
 FORMATS: Final = ("table", "wide", "name", "json", "yaml")
@@ -25,6 +28,29 @@ class Target:
     namespace: str = ""
     all_namespaces: bool = False
     gateway: str = ""
+
+
+class Command(click.Command):
+    """A command whose help ends with examples."""
+
+    def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = examples
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples as they stand, under the name that the program was called by."""
+        if not self.examples:
+            return
+        name = ctx.find_root().info_name or "fairlead"
+        with formatter.section("Examples"):
+            for line in self.examples.strip().splitlines():
+                text = line.strip()
+                formatter.write(f"  {text.replace('fairlead', name, 1) if text.startswith('fairlead') else text}\n")
+
+
+def command(name: str | None = None, *, examples: str = "") -> Callable[[Callable[..., Any]], click.Command]:
+    """Return a decorator that makes a command whose help ends with *examples*: one to a line, a comment behind it."""
+    return click.command(name, cls=Command, examples=examples)
 
 
 home_option = click.option(
@@ -62,6 +88,7 @@ _GATEWAY: Final = click.option(
     default="",
     help="The gateway's URL; default: that of this machine's Fairlead, else a port-forward to the cluster's.",
 )
+_TARGET_NAMES: Final = ("home", "kubeconfig", "context", "namespace", "all_namespaces", "gateway")
 
 
 def target_options(*, everywhere: bool = False, gateway: bool = False) -> Callable[[Callable[..., Any]], Any]:
@@ -72,12 +99,11 @@ def target_options(*, everywhere: bool = False, gateway: bool = False) -> Callab
         gateway: with ``--gateway``.
     """
 
-    def decorate(command: Callable[..., Any]) -> Any:
-        @functools.wraps(command)
+    def decorate(function: Callable[..., Any]) -> Any:
+        @functools.wraps(function)
         def with_target(**given: Any) -> Any:
-            names = ("home", "kubeconfig", "context", "namespace", "all_namespaces", "gateway")
-            target = Target(**{name: given.pop(name) for name in names if name in given})
-            return command(target=target, **given)
+            target = Target(**{name: given.pop(name) for name in _TARGET_NAMES if name in given})
+            return function(target=target, **given)
 
         options = [*_TARGET_OPTIONS, *([_ALL] if everywhere else []), *([_GATEWAY] if gateway else [])]
         decorated: Any = with_target
@@ -86,6 +112,27 @@ def target_options(*, everywhere: bool = False, gateway: bool = False) -> Callab
         return decorated
 
     return decorate
+
+
+def complete_names(plural: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """Return what completes the names of Fairlead's objects of one kind: those of the cluster that is meant."""
+
+    def complete(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        from fairlead.cli.completion import object_names
+
+        known = {name: ctx.params[name] for name in _TARGET_NAMES if ctx.params.get(name)}
+        target = Target(**{"home": Path(HOME_DEFAULT).expanduser(), **known})
+        return [CompletionItem(name) for name in object_names(target, plural) if name.startswith(incomplete)]
+
+    return complete
+
+
+def run_argument(*, default: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return the argument RUN: a name, its beginning, or ``@latest``; without *default* it has to be given."""
+    complete = complete_names("workflowruns")
+    return click.argument("run", default=default, required=default is None, shell_complete=complete)
 
 
 def program() -> str:

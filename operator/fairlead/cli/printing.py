@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import click
+
+from fairlead.logs import visible
 
 _SPACES: Final = "   "
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
@@ -14,6 +17,7 @@ MARKS: Final = {
     "Succeeded": ("✓", "green"),
     "Failed": ("✗", "red"),
     "Running": ("●", "cyan"),
+    "Waiting": ("?", "yellow"),
     "Skipped": ("-", "bright_black"),
     "Cancelled": ("■", "yellow"),
     "Pending": ("○", "bright_black"),
@@ -22,16 +26,47 @@ MARKS: Final = {
 SCRIPTED: Final = "scripted answers: they are written in the Model, no model was asked"
 
 
-def hint(text: str) -> None:
-    """Print what is no data."""
-    click.echo(text, err=True)
+def hint(text: str, *, state: str = "") -> None:
+    """Print what is no data, in the colour of *state*; what others wrote must not steer the terminal."""
+    shown = visible(text)
+    click.echo(styled(state, shown) if state else shown, err=True)
+
+
+def say(text: str) -> None:
+    """Print a line of data."""
+    click.echo(for_screen(text))
+
+
+def for_screen(value: Any, *, terminal: bool | None = None) -> Any:
+    """Return data as they may be printed: what models, tools and other people wrote must not steer a terminal.
+
+    Into files and pipes everything goes as it is. *terminal* says whether somebody looks; None: find out.
+    """
+    if terminal is None:
+        terminal = sys.stdout.isatty()
+    if not terminal:
+        return value
+    match value:
+        case str():
+            return visible(value)
+        case list():
+            return [for_screen(item, terminal=True) for item in value]
+        case dict():
+            return {visible(key): for_screen(item, terminal=True) for key, item in value.items()}
+        case _:
+            return value
 
 
 def print_json(value: Any) -> None:
     """Print JSON, indented."""
     import orjson
 
-    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+    click.echo(orjson.dumps(for_screen(value), option=orjson.OPT_INDENT_2).decode())
+
+
+def print_as(value: Any, fmt: str) -> None:
+    """Print *value* as ``json`` or ``yaml``."""
+    (print_json if fmt == "json" else print_yaml)(value)
 
 
 def print_yaml(value: Any) -> None:
@@ -46,20 +81,20 @@ def print_yaml(value: Any) -> None:
         return dumper.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
     Dumper.add_representer(str, text)
-    click.echo(yaml.dump(value, Dumper=Dumper, allow_unicode=True, width=100), nl=False)
+    click.echo(yaml.dump(for_screen(value), Dumper=Dumper, allow_unicode=True, width=100), nl=False)
 
 
 def print_value(value: Any) -> None:
     """Print a run's output: text as it is, anything else as JSON."""
     if isinstance(value, str):
-        click.echo(value, nl=not value.endswith("\n"))
+        click.echo(for_screen(value), nl=not value.endswith("\n"), color=True)  # as it is, escapes and all
     else:
         print_json(value)
 
 
 def print_rows(rows: Iterable[Sequence[str]], *, headers: Sequence[str] = ()) -> None:
     """Print columns, aligned as kubectl aligns them."""
-    lines = [list(headers), *map(list, rows)] if headers else [list(row) for row in rows]
+    lines = [for_screen(list(row)) for row in ([headers, *rows] if headers else rows)]
     if not lines:
         return
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
@@ -94,6 +129,11 @@ def duration(seconds: float | None) -> str:
         if whole >= size:
             return f"{whole // size}{unit}{whole % size // below}{smaller}"
     return f"{whole // _MINUTE}m{whole % _MINUTE}s"
+
+
+def age(span: timedelta) -> str:
+    """Return a span of time that is not below nothing."""
+    return duration(max(span.total_seconds(), 0.0))
 
 
 def parse_time(text: Any) -> datetime | None:

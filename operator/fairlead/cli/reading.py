@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from fairlead.cli.options import Target, program, target_options
+from fairlead.cli.options import Target, command, program, run_argument, target_options
 
 if TYPE_CHECKING:
     from fairlead.cli.gateway import GatewayReader
@@ -19,8 +20,13 @@ _NAME: Final = 48
 _UNITS: Final = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
-@click.command()
-@click.argument("run", default="@latest")
+@command(
+    examples="""
+    fairlead output                            # of the latest run
+    fairlead output triage-x1 -o json | jq .category
+    """
+)
+@run_argument(default="@latest")
 @click.option("-o", "--output", "fmt", type=click.Choice(["text", "json", "yaml"]), default="text", show_default=True)
 @target_options(gateway=True)
 def output(target: Target, *, run: str, fmt: str) -> int:
@@ -50,12 +56,18 @@ async def _output(session: Session, text: str, fmt: str) -> int:
     if fmt == "text":
         printing.print_value(shown["output"])
     else:
-        (printing.print_json if fmt == "json" else printing.print_yaml)(shown["output"])
+        printing.print_as(shown["output"], fmt)
     return exits.OK
 
 
-@click.command()
-@click.argument("run", default="@latest")
+@command(
+    examples="""
+    fairlead logs -f                           # the latest run, until it has ended
+    fairlead logs triage-x1 classify           # of one node
+    fairlead logs triage-x1 --timestamps
+    """
+)
+@run_argument(default="@latest")
 @click.argument("node", required=False)
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended; waits for one that has not started.")
 @click.option("--timestamps", is_flag=True, help="Put the time before each line.")
@@ -84,7 +96,7 @@ async def print_logs(
     while follow and await gateway.find(session.namespace, uid) is None:
         await session.clock.sleep(_PAUSE)
     async for line in gateway.logs(session.namespace, uid, follow=follow):
-        if not node or line["node"] == node:
+        if not node or re.match(rf"{re.escape(node)}(?![^/\[#])", line["node"]):
             click.echo(log_text(line, timestamps=timestamps))
 
 

@@ -1,8 +1,7 @@
-"""``run`` and ``stop``: one execution of a workflow."""
+"""``run``: one execution of a workflow."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,29 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from fairlead.cli.options import Target, program, target_options
+from fairlead.cli.follow import Follow, accompany, follow_options
+from fairlead.cli.options import Target, command, complete_names, program, target_options
 
 if TYPE_CHECKING:
     from fairlead.cli.session import Session
 
 _ENDINGS: Final = (".yaml", ".yml", ".json")
-_DURATION: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?\Z")
-
-
-class Duration(click.ParamType[float]):
-    """A span of time as in ``90``, ``90s``, ``10m``, ``1h30m``."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the seconds."""
-        if isinstance(value, int | float):
-            return float(value)
-        found = _DURATION.match(value)
-        if not value or found is None:
-            self.fail(f'"{value}" is no duration; write 90s, 10m or 1h30m', param, ctx)
-        hours, minutes, seconds = (int(part or 0) for part in found.groups())
-        return float(hours * 3600 + minutes * 60 + seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,25 +25,18 @@ class Given:
     inputs: Sequence[str]
     file: Mapping[str, Any]
     name: str
+    fmt: str = "text"
 
 
-@dataclass(frozen=True, slots=True)
-class Follow:
-    """What is done after a run was started; *seconds*: no longer than this."""
-
-    wait: bool = False
-    watch: bool = False
-    logs: bool = False
-    seconds: float | None = None
-
-    @property
-    def silent(self) -> bool:
-        """Whether nothing is."""
-        return not (self.wait or self.watch or self.logs)
-
-
-@click.command()
-@click.argument("what", metavar="NAME|FILE")
+@command(
+    examples="""
+    fairlead run triage -i message="Where is my invoice?" --watch
+    fairlead run triage --input-file inputs.yaml --wait --timeout 10m
+    fairlead run triage.yaml --watch              # a file's workflow, without applying it
+    id=$(fairlead run triage -o name)
+    """
+)
+@click.argument("what", metavar="NAME|FILE", shell_complete=complete_names("workflows"))
 @click.option(
     "-i", "--input", "inputs", multiple=True, metavar="NAME=VALUE", help="An input, read as its declared type."
 )
@@ -68,41 +44,24 @@ class Follow:
     "--input-file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Inputs, YAML or JSON."
 )
 @click.option("--name", default="", help="The run's name; default: the workflow's and a random ending.")
-@click.option("--wait", is_flag=True, help="Return when the run has ended; the exit code says how.")
-@click.option("--watch", is_flag=True, help="Show the nodes until the run has ended.")
-@click.option("--logs", is_flag=True, help="Print the run's log until it has ended.")
-@click.option("--timeout", type=Duration(), help="Wait no longer than this (exit code 124); the run goes on.")
+@click.option(
+    "-o", "--output", "fmt", type=click.Choice(["text", "name", "json", "yaml"]), default="text", help="How it is told."
+)
+@follow_options
 @target_options(gateway=True)
-def run(target: Target, *, what: str, inputs: tuple[str, ...], input_file: Path | None, name: str, **how: Any) -> int:
-    """Start a run of the workflow NAME, or of the Workflow or WorkflowRun in FILE (- is standard input)."""
+def run(  # noqa: PLR0913 - the options
+    target: Target, *, what: str, inputs: tuple[str, ...], input_file: Path | None, name: str, fmt: str, how: Follow
+) -> int:
+    """Start a run of the workflow NAME, or of the Workflow or WorkflowRun in FILE (- is standard input).
+
+    With --wait, --watch or --logs the exit code says how the run ended; Ctrl-C only stops watching.
+    """
     from fairlead.cli.session import run_session
 
     is_file = what == "-" or what.endswith(_ENDINGS) or Path(what).is_file()
     file = run_of_file(what) if is_file else None
-    given = Given(inputs, _from_file(input_file), name)
-    follow = Follow(how["wait"], how["watch"], how["logs"], how["timeout"])
-    return run_session(target, lambda session: _run(session, file, what, given=given, how=follow))
-
-
-@click.command()
-@click.argument("name")
-@target_options()
-def stop(target: Target, *, name: str) -> int:
-    """Stop a run. What is running is cancelled; what is finished stays."""
-    from fairlead.cli.session import run_session
-
-    return run_session(target, lambda session: _stop(session, name))
-
-
-async def _stop(session: Session, name: str) -> int:
-    from fairlead.cli import exits
-    from fairlead.cli.kinds import find_run
-    from fairlead.kube import Ref
-
-    found = await find_run(session, name)
-    await session.kube.merge_patch(Ref.of(found), {"spec": {"stop": True}})
-    click.echo(f"workflowrun.fairlead.dev/{found['metadata']['name']} stopping")
-    return exits.OK
+    given = Given(inputs, _from_file(input_file), name, fmt)
+    return run_session(target, lambda session: _run(session, file, what, given=given, how=how))
 
 
 async def _run(
@@ -122,20 +81,35 @@ async def _run(
         wanted["metadata"]["name"] = given.name
         wanted["metadata"].pop("generateName", None)
     made = await session.kube.create(wanted)
-    click.echo(f"workflowrun.fairlead.dev/{made['metadata']['name']} created")
+    tell(made, given.fmt)
     return await accompany(session, made, how)
+
+
+def tell(made: dict[str, Any], fmt: str) -> None:
+    """Print which run was made."""
+    from fairlead.cli.printing import print_as
+
+    title = f"workflowrun.fairlead.dev/{made['metadata']['name']}"
+    if fmt in ("json", "yaml"):
+        print_as(made, fmt)
+    else:
+        click.echo(title if fmt == "name" else f"{title} created")
 
 
 def run_of_file(path: str) -> tuple[dict[str, Any], Any]:
     """Return the run that a file asks for, and the inputs that its workflow declares (None: not known here).
 
     Raises:
-        InvalidObject: the file does not hold exactly one Workflow or WorkflowRun.
+        InvalidObject: the file has mistakes, or does not hold exactly one Workflow or WorkflowRun.
     """
-    from fairlead.cli.files import read_objects
+    from fairlead.cli.files import objects_of, read_sources
+    from fairlead.core.validation import validate_text
     from fairlead.errors import InvalidObject
 
-    objects = read_objects([path])
+    (source,) = read_sources([path])
+    objects = objects_of(source)
+    if wrong := [one for one in validate_text(source.text, source.name) if one.severity == "error"]:
+        raise InvalidObject("\n".join(one.text() for one in wrong).removeprefix("error: "))
     found = [obj for obj in objects if obj["kind"] in ("Workflow", "WorkflowRun")]
     if len(found) != 1 or len(objects) != 1:
         kinds = ", ".join(obj["kind"] for obj in objects) or "nothing"
@@ -214,47 +188,3 @@ def _from_file(path: Path | None) -> dict[str, Any]:
     if loaded.problems or not isinstance(values, dict):
         raise InvalidObject(f"{path} must hold a map of input names to values")
     return values
-
-
-async def accompany(session: Session, made: dict[str, Any], how: Follow) -> int:
-    """Do after a run was created what was asked for; return the exit code."""
-    import asyncio
-
-    from fairlead.cli import exits, follow, printing
-
-    name, command = made["metadata"]["name"], program()
-    if how.silent:
-        printing.hint(f"Follow it: {command} logs -f {name}    Its result: {command} output {name}")
-        return exits.OK
-    try:
-        async with asyncio.timeout(how.seconds):
-            ended = await _follow(session, made, how)
-    except TimeoutError:
-        printing.hint(f"{name} was not finished in time; it goes on. Stop it: {command} stop {name}")
-        return exits.TIMEOUT
-    except BaseException:
-        printing.hint(f"{name} goes on. Stop it: {command} stop {name}")
-        raise
-    printing.hint(follow.summary(ended))
-    return follow.exit_code(ended)
-
-
-async def _follow(session: Session, made: dict[str, Any], how: Follow) -> dict[str, Any]:
-    import asyncio
-
-    from fairlead.cli import follow
-    from fairlead.cli.gateway import open_gateway
-    from fairlead.cli.reading import print_logs
-
-    if not (how.watch or how.logs):
-        return await follow.wait_for_run(session, made)
-    async with open_gateway(session) as gateway:
-        if how.watch:
-            return await follow.follow_run(session, gateway, made, follow.choose_view(session.clock))
-        printing = asyncio.create_task(print_logs(session, gateway, made["metadata"]["uid"], follow=True))
-        try:
-            ended = await follow.wait_for_run(session, made)
-            await printing
-        finally:
-            printing.cancel()
-    return ended

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import click
 
+from fairlead.cli.options import command
 
-@click.command()
+
+@command(
+    examples="""
+    fairlead validate configs/                 # a folder and those in it
+    fairlead validate - < triage.yaml
+    fairlead validate . -o github              # annotations for a pull request
+    """
+)
 @click.argument("paths", nargs=-1, required=True)
 @click.option("-o", "--output", "fmt", type=click.Choice(["text", "json", "github"]), default="text", show_default=True)
 @click.option("-q", "--quiet", is_flag=True, help="Print problems only.")

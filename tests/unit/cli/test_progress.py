@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import click
 import pytest
 
-from fairlead.cli.follow import Lines, cut, exit_code, fitted, summary, title_of
+from fairlead.cli.follow import exit_code, summary, title_of
 from fairlead.cli.progress import NodeLine, node_lines, plan_depths
+from fairlead.cli.views import Lines, Tree, cut, fitted
 from fairlead.testing.clock import FakeClock
 
 SPEC = {
@@ -65,6 +67,90 @@ def test_lines_prints_each_change_once(capsys: pytest.CaptureFixture[str]) -> No
     assert [text.split(maxsplit=1)[1] for text in printed.err.splitlines()] == ["Running    a", "Succeeded  a  1.0s"]
 
 
+def test_plan_depths_hold_the_nodes_of_inner_workflows_below_theirs() -> None:
+    outer = {"nodes": [{"name": "a"}, {"name": "sub", "needs": ["a"], "workflow": {"name": "inner"}}]}
+    inner = {"nodes": [{"name": "y", "needs": ["x"]}, {"name": "x"}]}
+    assert list(plan_depths(outer, {"inner": inner}).items()) == [("a", 0), ("sub", 1), ("sub/x", 2), ("sub/y", 3)]
+
+
+def test_node_lines_sum_up_the_inner_workflows_of_a_for_each() -> None:
+    plan = {"sub": 0, "sub/x": 1}
+    records = [
+        record("sub", "Running"),
+        record("sub", "Running", item="0"),
+        record("sub", "Running", item="1"),
+        record("sub[0]/x", "Succeeded"),
+        record("sub[1]/x", "Running"),
+    ]
+    assert [(line.state, line.text()) for line in node_lines(plan, records)] == [
+        ("Running", "sub 0/2"),
+        ("Running", "x 1/2"),
+    ]
+
+
+def test_node_lines_show_the_latest_round() -> None:
+    first = record("draft", "Succeeded", iteration=1, startedAt="2026-11-21T12:00:00Z")
+    second = record("draft", "Running", iteration=2, startedAt="2026-11-21T12:00:03Z")
+    inner = [record("draft/x", "Succeeded"), record("draft#2.1/x", "Running", startedAt="2026-11-21T12:00:04Z")]
+    now = datetime(2026, 11, 21, 12, 0, 5, tzinfo=UTC)
+    lines = node_lines({"draft": 0}, [first, second, *inner], now=now)
+    assert [(line.state, line.text(), line.depth) for line in lines] == [
+        ("Running", "draft  2.0s  round 2", 0),
+        ("Running", "x  1.0s", 1),
+    ]
+
+
+def test_node_lines_say_what_a_person_is_asked() -> None:
+    asked = {"node": "ship", "message": "Send\nthis? \x1b[2J", "key": "k"}
+    tool = {"node": "ask", "message": "", "tool": {"name": "http_request"}}
+    lines = node_lines({}, [record("ship", "Running"), record("ask", "Running")], approvals=[asked, tool])
+    assert [(line.state, line.text()) for line in lines] == [
+        ("Waiting", "ship  approval: Send this? \\x1b[2J"),
+        ("Waiting", "ask  approval: may http_request be used?"),
+    ]
+
+
+def test_node_lines_show_cost_and_what_was_reused() -> None:
+    paid = record("a", "Succeeded", cost={"total": "0.0041"})
+    unknown = record("b", "Succeeded", cost={"total": None})
+    free = record("c", "Succeeded", cost={"total": "0"}, reused="uid")
+    assert [line.text() for line in node_lines({}, [paid, unknown, free])] == ["a  $0.0041", "b  n/a", "c  reused"]
+
+
+def test_lines_give_a_sign_of_life_while_something_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = FakeClock()
+    view = Lines(clock)
+    for done in (0, 40, 80):
+        view.show(
+            "run  1/3", [NodeLine("all", 0, "Running", items=100, items_done=done), NodeLine("all/x", 1, "Pending")]
+        )
+        clock.advance(5)
+    printed = [text.split(maxsplit=1)[1] for text in capsys.readouterr().err.splitlines()]
+    assert printed == ["Running    all 0/100", "…          all 40/100    run  1/3", "…          all 80/100    run  1/3"]
+
+
+def test_lines_are_quiet_while_a_person_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = FakeClock()
+    view = Lines(clock)
+    for _ in range(13):
+        view.show("run", [NodeLine("ship", 0, "Waiting", "approval: Send?")])
+        clock.advance(5)
+    printed = [text.split(maxsplit=1)[1] for text in capsys.readouterr().err.splitlines()]
+    assert printed == ["Waiting    ship  approval: Send?", "…          ship  approval: Send?    run"]
+
+
+def test_tree_draws_over_what_it_drew_also_when_it_shrinks(capsys: pytest.CaptureFixture[str]) -> None:
+    view = Tree()
+    with click.Context(click.Command("fairlead")) as context:
+        context.color = True  # what a terminal gets
+        view.show("run", [NodeLine("a", 0, "Running"), NodeLine("b", 1, "Pending")])
+        view.show("run", [NodeLine("a", 0, "Succeeded")])
+        view.show("run", [NodeLine("a", 0, "Succeeded")])
+    printed = capsys.readouterr().err
+    assert printed.count("\x1b[3A") == 2
+    assert click.unstyle(printed).splitlines()[-3:] == ["run", "  ✓ a", ""]
+
+
 def test_fitted_keeps_what_goes_on_and_counts_the_rest() -> None:
     lines = [NodeLine(f"n{index}", 0, "Running" if index == 7 else "Pending") for index in range(10)]
     shown = fitted(lines, 4)
@@ -86,8 +172,8 @@ def ended(status: str, reason: str, message: str = "") -> dict[str, Any]:
 
 def test_summary_and_exit_code_of_runs_that_ended() -> None:
     good, bad = ended("True", "Succeeded"), ended("False", "NodeFailed", 'node "draft" failed: 401')
-    assert click.unstyle(summary(good)) == "✓ triage-1  Succeeded  3/4  12s  $0.0134"
-    assert click.unstyle(summary(bad)).splitlines()[1] == '  node "draft" failed: 401'
+    assert summary(good) == "triage-1  Succeeded  3/4  12s  $0.0134"
+    assert summary(bad).splitlines()[1] == '  node "draft" failed: 401'
     assert (exit_code(good), exit_code(bad), exit_code(ended("False", "Cancelled"))) == (0, 1, 5)
 
 

@@ -5,8 +5,7 @@ from typing import Any
 import click
 import pytest
 
-from fairlead.cli.gateway import for_screen
-from fairlead.cli.printing import duration, money, print_rows, print_value, print_yaml
+from fairlead.cli.printing import duration, for_screen, money, print_rows, print_value, print_yaml
 from fairlead.cli.reading import log_text, run_cost_rows, since_seconds, trace_lines
 
 

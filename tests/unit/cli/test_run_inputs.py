@@ -6,7 +6,8 @@ from typing import Any
 import click
 import pytest
 
-from fairlead.cli.run import Duration, checked_inputs, run_of, run_of_file, typed_inputs
+from fairlead.cli.durations import Duration
+from fairlead.cli.run import checked_inputs, run_of, run_of_file, typed_inputs
 from fairlead.errors import InvalidObject
 
 DECLARED = [
@@ -68,11 +69,11 @@ def test_run_of_names_the_workflow_or_holds_it() -> None:
 def test_run_of_file_takes_one_workflow(tmp_path: Path) -> None:
     file = tmp_path / "w.yaml"
     head = "apiVersion: fairlead.dev/v1alpha1\nkind: Workflow\nmetadata: {name: w}\n"
-    file.write_text(head + "spec: {inputs: [{name: a, type: string}], nodes: []}\n")
+    file.write_text(head + "spec: {inputs: [{name: a, type: string}], nodes: [{name: one, tool: {name: sql}}]}\n")
     wanted, declared = run_of_file(str(file))
-    assert wanted["spec"]["workflow"]["nodes"] == []
+    assert [node["name"] for node in wanted["spec"]["workflow"]["nodes"]] == ["one"]
     assert declared == [{"name": "a", "type": "string"}]
-    file.write_text(head + "spec: {nodes: []}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n")
+    file.write_text(file.read_text() + "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n")
     with pytest.raises(InvalidObject, match=r"holds Workflow, ConfigMap; .* apply -f"):
         run_of_file(str(file))
 

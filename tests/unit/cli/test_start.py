@@ -21,11 +21,15 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stderr == ""
 
 
+WITHOUT_EXAMPLES = {"down", "status", "completion", "exit-codes", "doctor", "trace", "cost"}
+
+
 @pytest.mark.parametrize("name", [name for group in GROUPS.values() for name in group])
 def test_every_command_has_help_and_its_summary_is_in_the_list(name: str) -> None:
-    result = CliRunner().invoke(cli, [name, "--help"])
+    result = CliRunner().invoke(cli, [name, "--help"], prog_name="fairlead")
     assert result.exit_code == 0, result.output
     assert f"{name} [OPTIONS]" in result.output
+    assert f"\n  fairlead {name}" in result.output.partition("Examples:")[2] or name in WITHOUT_EXAMPLES
     assert name in CliRunner().invoke(cli, ["--help"]).output
 
 

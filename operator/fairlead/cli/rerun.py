@@ -1,0 +1,122 @@
+"""``rerun``: a new run that takes over what an earlier one has done, where it is still the same work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from fairlead.cli.follow import Follow, follow_options
+from fairlead.cli.options import Target, command, run_argument, target_options
+
+if TYPE_CHECKING:
+    from fairlead.cli.session import Session
+
+_WORDS: Final = {"failed": "Failed", "start": "Start"}
+
+
+@command(
+    examples="""
+    fairlead rerun @latest-failed --watch          # go on from what failed
+    fairlead rerun triage-x1 --from draft          # draft and what depends on it are done again
+    fairlead rerun triage-x1 --from start          # everything is done again
+    fairlead rerun triage-x1 --latest              # with the workflow as it is now: what changed is done again
+    fairlead rerun triage-x1 -i tone=friendly      # with another input: what it touches is done again
+    """
+)
+@run_argument()
+@click.option(
+    "--from", "start", default="failed", show_default=True, metavar="failed|start|NODE", help="What is done again."
+)
+@click.option("--latest", is_flag=True, help="Take the workflow as it is now, not as it was.")
+@click.option("-i", "--input", "inputs", multiple=True, metavar="NAME=VALUE", help="An input with another value.")
+@click.option("--name", default="", help="The new run's name; default: the old one's and a random ending.")
+@follow_options
+@target_options(gateway=True)
+def rerun(  # noqa: PLR0913 - the options
+    target: Target, *, run: str, start: str, latest: bool, inputs: tuple[str, ...], name: str, how: Follow
+) -> int:
+    """Run again, and use every result of RUN whose inputs and definition did not change.
+
+    What is reused costs nothing and is shown as reused. People are always asked again. RUN may be one whose object is
+    deleted: its history is enough.
+    """
+    from fairlead.cli.session import run_session
+
+    async def work(session: Session) -> int:
+        from fairlead.cli.follow import accompany
+        from fairlead.cli.printing import say
+
+        earlier = await _earlier(session, run)
+        wanted = build_rerun(earlier, start=start, name=name)
+        wanted["metadata"]["namespace"] = earlier["metadata"]["namespace"]
+        await _choose_workflow(session, wanted, earlier, latest=latest, inputs=inputs)
+        made = await session.kube.create(wanted)
+        say(f"workflowrun.fairlead.dev/{made['metadata']['name']} created")
+        return await accompany(session, made, how)
+
+    return run_session(target, work)
+
+
+def build_rerun(earlier: dict[str, Any], *, start: str, name: str) -> dict[str, Any]:
+    """Return the run that goes on from *earlier*."""
+    from fairlead.core import names
+
+    meta = earlier["metadata"]
+    again = {"name": meta["name"], "uid": meta["uid"], "from": _WORDS.get(start, start)}
+    named = {"name": name} if name else {"generateName": f"{base_name(meta)}-"}
+    spec: dict[str, Any] = {"rerunOf": again}
+    return {"apiVersion": names.API_VERSION, "kind": "WorkflowRun", "metadata": named, "spec": spec}
+
+
+def base_name(meta: dict[str, Any]) -> str:
+    """Return what the names of reruns begin with: the ending that the server made up is left out."""
+    made_up = str(meta.get("generateName") or "").rstrip("-")
+    return made_up if made_up and str(meta["name"]).startswith(made_up) else str(meta["name"])
+
+
+async def _earlier(session: Session, text: str) -> dict[str, Any]:
+    """Return the earlier run's object; of one that is gone, what history has of it."""
+    from fairlead.cli.exits import NotFound
+    from fairlead.cli.gateway import open_gateway
+    from fairlead.cli.kinds import find_run
+    from fairlead.cli.reading import find_record
+
+    try:
+        return await find_run(session, text)
+    except NotFound:
+        async with open_gateway(session) as gateway:
+            record = await find_record(session, gateway, text)
+    meta = {"name": record["name"], "namespace": record["namespace"], "uid": record["uid"]}
+    spec = {"workflowRef": {"name": record["workflow"]}} if record.get("workflow") else {}
+    return {"metadata": meta, "spec": spec, "status": {"revision": record.get("revision", "")}}
+
+
+async def _choose_workflow(
+    session: Session, wanted: dict[str, Any], earlier: dict[str, Any], *, latest: bool, inputs: tuple[str, ...]
+) -> None:
+    """Say which workflow is meant, and read the inputs as it declares them."""
+    from fairlead.cli.exits import NotFound
+    from fairlead.cli.printing import hint
+    from fairlead.cli.run import typed_inputs
+    from fairlead.core import names
+    from fairlead.kube import Ref
+
+    inline, ref = earlier["spec"].get("workflow"), earlier["spec"].get("workflowRef")
+    where = earlier["metadata"]["namespace"]
+    workflow = await session.kube.get(Ref(names.API_VERSION, "Workflow", ref["name"], where)) if ref else None
+    if latest:
+        if workflow is None:
+            raise NotFound("--latest needs a Workflow object, and there is none (any more) for this run")
+        wanted["spec"]["workflowRef"] = {"name": ref["name"]}
+    elif workflow is not None and _changed(workflow, earlier):
+        hint(f"Workflow {ref['name']} has changed since; --latest takes what it is now")
+    declared = inline or (workflow or {}).get("spec") or {}
+    if values := typed_inputs(declared.get("inputs"), inputs):
+        wanted["spec"]["inputs"] = values
+
+
+def _changed(workflow: dict[str, Any], earlier: dict[str, Any]) -> bool:
+    now = (workflow.get("status") or {}).get("revision")
+    before = (earlier.get("status") or {}).get("revision")
+    return bool(now and before and now != before)

@@ -1,0 +1,111 @@
+"""Commands that change runs, on the objects that they are given."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+import pytest
+
+from fairlead.cli.approve import choose, decided_row, pending_row
+from fairlead.cli.durations import Duration
+from fairlead.cli.exits import NotFound, run_exit_code
+from fairlead.cli.rerun import base_name, build_rerun
+from fairlead.cli.wait import parse_aim
+from fairlead.errors import Refused
+
+META = {"name": "triage-x1", "namespace": "default", "uid": "u1", "generateName": "triage-"}
+
+
+def approval(node: str, item: str = "", **more: Any) -> dict[str, Any]:
+    asked = {"node": node, "item": item, "key": f"{node}/{item}", "state": "Pending", "runName": "triage-x1"}
+    times = {"requestedAt": "2026-11-21T12:00:00Z", "deadline": "2026-11-22T12:00:00Z"}
+    return {**asked, **times, "message": "Send this?", "approvers": [], **more}
+
+
+@pytest.mark.parametrize(
+    ("start", "meant"), [("failed", "Failed"), ("start", "Start"), ("Failed", "Failed"), ("draft", "draft")]
+)
+def test_build_rerun_says_from_where(start: str, meant: str) -> None:
+    made = build_rerun({"metadata": META}, start=start, name="")
+    assert made["spec"] == {"rerunOf": {"name": "triage-x1", "uid": "u1", "from": meant}}
+    assert made["metadata"] == {"generateName": "triage-"}
+
+
+def test_build_rerun_with_a_name() -> None:
+    assert build_rerun({"metadata": META}, start="failed", name="again")["metadata"] == {"name": "again"}
+
+
+def test_base_name_of_runs_that_people_named() -> None:
+    assert base_name({"name": "nightly"}) == "nightly"
+    assert base_name({"name": "nightly", "generateName": "triage-"}) == "nightly"
+
+
+@pytest.mark.parametrize(
+    ("text", "aim"),
+    [
+        ("finished", ("Finished", "True")),
+        ("approval", ("WaitingForApproval", "True")),
+        ("condition=Succeeded", ("Succeeded", "True")),
+        ("condition=Reconciling=False", ("Reconciling", "False")),
+    ],
+)
+def test_parse_aim_of_what_can_be_waited_for(text: str, aim: tuple[str, str]) -> None:
+    assert parse_aim(text) == aim
+
+
+@pytest.mark.parametrize("text", ["done", "condition", "condition=", "state=Finished"])
+def test_parse_aim_of_anything_else_is_a_usage_error(text: str) -> None:
+    with pytest.raises(click.UsageError, match="finished, approval or condition="):
+        parse_aim(text)
+
+
+def test_duration_of_a_timeout() -> None:
+    assert Duration().convert("1h30m", None, None) == 5400
+
+
+def test_choose_the_only_thing_that_waits() -> None:
+    only = approval("ship")
+    assert choose([only], run="r", node="", item=None, everything=False) == [only]
+
+
+def test_choose_among_several_needs_a_name() -> None:
+    waiting = [approval("ship", "0"), approval("ship", "1"), approval("bill")]
+    with pytest.raises(Refused, match=r"ship\[0\], ship\[1\], bill"):
+        choose(waiting, run="r", node="", item=None, everything=False)
+    assert choose(waiting, run="r", node="bill", item=None, everything=False) == waiting[2:]
+    assert choose(waiting, run="r", node="ship", item="1", everything=False) == waiting[1:2]
+    assert choose(waiting, run="r", node="ship[1]", item=None, everything=False) == waiting[1:2]
+    assert choose(waiting, run="r", node="ship", item=None, everything=True) == waiting[:2]
+
+
+def test_choose_what_does_not_wait_says_what_does() -> None:
+    with pytest.raises(NotFound, match="r does not wait for a decision of ship; it waits for bill"):
+        choose([approval("bill")], run="r", node="ship", item=None, everything=False)
+    with pytest.raises(NotFound, match=r"r does not wait for a decision$"):
+        choose([], run="r", node="", item=None, everything=False)
+
+
+def test_pending_row_says_since_when_and_until_when() -> None:
+    now = datetime(2026, 11, 21, 12, 30, tzinfo=UTC)
+    row = pending_row(approval("ship", "3", approvers=["ops", "ann"]), now)
+    assert row == ["triage-x1", "ship[3]", "Pending", "30m0s ago", "23h30m", "ops,ann", "Send this?"]
+
+
+def test_decided_row_says_who_and_whether_that_was_proven() -> None:
+    now = datetime(2026, 11, 21, tzinfo=UTC)
+    proven = approval("ship", state="Approved", decidedBy="ann", comment="fine", verified=True, via="api")
+    claimed = approval("ship", state="Rejected", decidedBy="", verified=False, via="annotation")
+    late = approval("ship", state="Rejected", decidedBy="", via="timeout")
+    assert decided_row(proven, now)[2:5] == ["Approved", "ann", "fine"]
+    assert decided_row(claimed, now)[2:4] == ["Rejected", "annotation (not verified)"]
+    assert decided_row(late, now)[2:4] == ["Rejected", "timeout"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [("NodeFailed", 1), ("Timeout", 1), ("Stopped", 5), ("BudgetExceeded", 5), ("ApprovalRejected", 5)],
+)
+def test_run_exit_code_tells_a_failure_from_a_decision(reason: str, code: int) -> None:
+    assert run_exit_code(reason, succeeded=False) == code
