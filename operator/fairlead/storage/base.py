@@ -7,293 +7,78 @@ A method that changes things is one transaction: all of it is durable when it re
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from typing import Any, Protocol
 
-from fairlead.errors import Conflict
+from fairlead.storage.money import BudgetLine, CostRow, OverBudget, Reservation, Spent
+from fairlead.storage.records import (
+    AgentSession,
+    Approval,
+    ApprovalState,
+    Begun,
+    CacheEntry,
+    CallAnswer,
+    CallIntent,
+    CallRecord,
+    CallState,
+    Claimed,
+    Effects,
+    Event,
+    Fence,
+    Fenced,
+    LogRecord,
+    NodeRecord,
+    QueuedTask,
+    Revision,
+    Run,
+    RunEnd,
+    RunState,
+    Signal,
+    Span,
+    Task,
+    TaskState,
+    Turn,
+    Verdict,
+)
+
+__all__ = [
+    "MAX_ATTEMPTS_WITHOUT_PROGRESS",
+    "AgentSession",
+    "Approval",
+    "ApprovalState",
+    "Begun",
+    "BudgetLine",
+    "CacheEntry",
+    "CallAnswer",
+    "CallIntent",
+    "CallRecord",
+    "CallState",
+    "Claimed",
+    "CostRow",
+    "Effects",
+    "Event",
+    "Fence",
+    "Fenced",
+    "LogRecord",
+    "NodeRecord",
+    "OverBudget",
+    "QueuedTask",
+    "Reservation",
+    "Revision",
+    "Run",
+    "RunEnd",
+    "RunState",
+    "Signal",
+    "Span",
+    "Spent",
+    "Storage",
+    "Task",
+    "TaskState",
+    "Turn",
+    "Verdict",
+]
 
 MAX_ATTEMPTS_WITHOUT_PROGRESS = 5
-
-
-class Fenced(Conflict):
-    """The writer's claim is over: another attempt owns the task, or the run has ended."""
-
-    reason = "Fenced"
-
-
-class RunState(StrEnum):
-    """Where a run is. Only the last three are final."""
-
-    QUEUED = "Queued"
-    RUNNING = "Running"
-    SUCCEEDED = "Succeeded"
-    FAILED = "Failed"
-    CANCELLED = "Cancelled"
-
-    @property
-    def final(self) -> bool:
-        """Whether nothing more can happen to the run."""
-        return self in (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED)
-
-
-class TaskState(StrEnum):
-    """Where a task is in the work queue."""
-
-    QUEUED = "Queued"
-    CLAIMED = "Claimed"
-    DONE = "Done"
-
-
-@dataclass(frozen=True, slots=True)
-class Revision:
-    """A Workflow with the Agents, Models and Tools it uses, frozen together."""
-
-    digest: str
-    document: Mapping[str, Any]
-    """``{"workflow": {name, uid, generation, spec}, "agents": {name: spec}, "models": {name: spec}, "tools": {}}``"""
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One execution."""
-
-    uid: str
-    cluster: str
-    namespace: str
-    name: str
-    workflow: str
-    revision: str
-    inputs: Mapping[str, Any]
-    created_at: datetime
-    state: RunState = RunState.QUEUED
-    reason: str = ""
-    """PascalCase, set when it ended: ``Succeeded``, ``NodeFailed``, ``Timeout``, ``Stopped``, …"""
-    message: str = ""
-    output: Any = None
-    cancel_reason: str = ""
-    """Not empty: somebody wants it to end; the reason it will have."""
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-    done: int = 0
-    total: int = 0
-    current: tuple[str, ...] = ()
-    attempt: int = 0
-    pod: str = ""
-    """The name of the pod that has it now, or had it last."""
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost: int = 0
-    """Picodollars, of the calls whose price is known."""
-    unpriced_calls: int = 0
-    """Calls whose price is unknown: while there are any, the total is ``n/a``."""
-    scripted_calls: int = 0
-    """Calls that a scripted model answered: no model was asked."""
-
-
-@dataclass(frozen=True, slots=True)
-class QueuedTask:
-    """A task to put on the work queue."""
-
-    id: str
-    run_uid: str
-    pool: str
-    priority: int = 0
-    deadline: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A task as it stands."""
-
-    id: str
-    run_uid: str
-    pool: str
-    state: TaskState
-    attempt: int
-    pod_uid: str
-    session: str
-    """The id of the session that holds the claim, or empty."""
-    journal_length: int
-    deadline: datetime | None
-    available_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """A task with all that its next attempt needs."""
-
-    task: Task
-    run: Run
-    revision: Revision
-    journal: tuple[Mapping[str, Any], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Fence:
-    """Who writes. It must still hold the claim when the transaction commits."""
-
-    task_id: str
-    session: str
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class NodeRecord:
-    """A node of a run, or one item or iteration of it, as it stands. Replaces the record of the same key."""
-
-    run_uid: str
-    node: str
-    item: str = ""
-    iteration: int = 1
-    state: str = "Running"
-    reason: str = ""
-    message: str = ""
-    output: Any = None
-    tries: int = 1
-    attempt: int = 1
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A part of a trace. Attributes are bounded and redacted by whoever makes the span."""
-
-    run_uid: str
-    span_id: str
-    parent_id: str
-    name: str
-    kind: str
-    """``run``, ``node``, ``item`` or ``call``."""
-    started_at: datetime
-    finished_at: datetime | None = None
-    status: str = "unset"
-    """``unset``, ``ok`` or ``error``."""
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class RunEnd:
-    """How a run ended."""
-
-    state: RunState
-    reason: str
-    message: str
-    output: Any
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Effects:
-    """What an append to the journal means for the records that people read; committed with it."""
-
-    nodes: tuple[NodeRecord, ...] = ()
-    spans: tuple[Span, ...] = ()
-    done: int | None = None
-    total: int | None = None
-    current: tuple[str, ...] | None = None
-    end: RunEnd | None = None
-    """Ends the run and the task."""
-
-
-class CallState(StrEnum):
-    """Where a call is."""
-
-    INTENT = "Intent"
-    """Committed, perhaps sent."""
-    DONE = "Done"
-    """Answered, or failed for good; the record is the answer from now on."""
-
-
-@dataclass(frozen=True, slots=True)
-class CallIntent:
-    """A call that is about to be sent."""
-
-    task_id: str
-    run_uid: str
-    key: str
-    digest: str
-    action: str
-    node: str
-    item: str
-    gateway: str
-    """The id of the gateway process that sends it."""
-    target: str
-    """The Model or the tool."""
-    request: Mapping[str, Any]
-    """Bounded and redacted."""
-    started_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class CallAnswer:
-    """What came of a call. *reply* is the `fairlead_agent.protocol.CallReply` as JSON."""
-
-    reply: Mapping[str, Any]
-    finished_at: datetime
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost: int | None = None
-    """Picodollars; None: unknown."""
-    priced: bool = True
-    """Whether the call has a price at all (a tool call has none and is not counted as unpriced)."""
-
-
-@dataclass(frozen=True, slots=True)
-class CallRecord:
-    """A call as it stands."""
-
-    intent: CallIntent
-    state: CallState
-    answer: CallAnswer | None
-    repeats: int
-    """How often it was sent again because the gateway that sent it first died; each is charged."""
-
-
-@dataclass(frozen=True, slots=True)
-class AgentSession:
-    """A registered pod."""
-
-    id: str
-    token_digest: str
-    """SHA-256 of the bearer token; the token itself is nowhere."""
-    cluster: str
-    namespace: str
-    pod: str
-    pod_uid: str
-    pool: str
-    concurrency: int
-    version: str
-    capabilities: tuple[str, ...]
-    created_at: datetime
-    revoked: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class LogRecord:
-    """One line of a run's log."""
-
-    run_uid: str
-    at: datetime
-    level: str
-    node: str
-    attempt: int
-    text: str
-    id: int = 0
-    """Grows with time; given by the store."""
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """A message on the bus. It may be lost: whoever listens also looks on a timer."""
-
-    topic: str
-    """``run`` (something of the run changed), ``queue`` (a pool has work), ``agent`` (a pod registered or was lost),
-    ``log`` (the run's log has new lines)."""
-    key: str
-    """The run's uid, the pool's key, or ``<namespace>/<agent>``."""
 
 
 class Storage(Protocol):
@@ -317,8 +102,11 @@ class Storage(Protocol):
         """Yield events from now on. Duplicates of one key that wait are merged."""
 
     # -- runs ---------------------------------------------------------------------------------------------------------
-    async def submit(self, run: Run, *, revision: Revision, task: QueuedTask) -> bool:
-        """Create the run and queue its task; False if the uid is known already (nothing is changed then)."""
+    async def submit(self, run: Run, *, revision: Revision, task: QueuedTask | None) -> bool:
+        """Create the run and queue its task; False if the uid is known already (nothing is changed then).
+
+        Without a task (a dry run) nothing will ever claim it: end it by `end_run`.
+        """
 
     async def get_run(self, uid: str) -> Run | None:
         """Return a run."""
@@ -337,8 +125,14 @@ class Storage(Protocol):
     async def get_revision(self, digest: str) -> Revision | None:
         """Return a frozen revision."""
 
-    async def cancel_run(self, uid: str, *, reason: str, message: str, at: datetime) -> Run | None:
-        """Ask for the run's end. One that no pod holds ends here and now; a pod that holds it is told by heartbeat."""
+    async def cancel_run(
+        self, uid: str, *, reason: str, message: str, at: datetime, handlers: bool = False
+    ) -> Run | None:
+        """Ask for the run's end. One that no pod holds ends here and now; a pod that holds it is told by heartbeat.
+
+        *handlers*: the workflow has a ``finally``: one that has started and that nobody holds is queued, so that a pod
+        can run it (`Run.cancel_reason` is set then).
+        """
 
     async def end_run(self, uid: str, end: RunEnd) -> bool:
         """End a run whatever its task does (no pod in time, attempts exhausted); False if it is final already."""
@@ -389,15 +183,99 @@ class Storage(Protocol):
     async def queue_depths(self, cluster: str) -> dict[str, tuple[int, int]]:
         """Return, by pool, how many tasks wait and how many are claimed."""
 
+    # -- waiting ------------------------------------------------------------------------------------------------------
+    async def park(
+        self, fence: Fence, *, keys: Sequence[str], wake_at: datetime | None, reason: str, at: datetime
+    ) -> list[Signal]:
+        """Give the task back until a signal of *keys* or *wake_at* comes; parking is no attempt.
+
+        Returns the signals of *keys* that are there already; if there are any, nothing was changed. A task of a
+        suspended run waits for `resume` whatever else it waits for; the key `fairlead_agent.protocol.RESUME` is there
+        when the run is not suspended.
+        """
+
+    async def wake(self, *, at: datetime) -> datetime | None:
+        """Queue the parked tasks whose time has come, and decide the approvals that are over theirs.
+
+        Returns when to look again at the latest, or None if nothing waits for a time. A parked task's time is also its
+        deadline.
+        """
+
+    async def signal(self, signal: Signal) -> bool:
+        """Bring a signal about and queue the task if it is parked for it; False if the key has one already."""
+
+    async def signals_of_task(self, task_id: str) -> list[Signal]:
+        """Return what has come."""
+
+    async def suspend_run(self, uid: str, *, suspended: bool, at: datetime) -> Run | None:
+        """Suspend or resume a run.
+
+        Queued tasks are parked; a pod that holds one is told by heartbeat. Resuming queues what can go on. A run that
+        is being cancelled is not held up.
+        """
+
+    async def open_approval(self, fence: Fence, approval: Approval) -> Approval:
+        """Ask people; return the approval as it stands, which is the earlier one if the key has been used."""
+
+    async def decide(self, task_id: str, key: str, verdict: Verdict) -> Approval | None:
+        """Decide an approval and signal its task; the first verdict stands. None: there is no such approval."""
+
+    async def get_approval(self, task_id: str, key: str) -> Approval | None:
+        """Return an approval."""
+
+    async def approvals_of_run(self, uid: str) -> list[Approval]:
+        """Return a run's approvals, oldest first."""
+
+    async def pending_approvals(self, cluster: str, *, namespace: str = "", limit: int = 1000) -> list[Approval]:
+        """Return what waits for a decision, oldest first."""
+
+    async def start_turn(self, fence: Fence, turn: Turn) -> bool:
+        """Queue a turn as a task of the same run, below the fence's; False if the key has one already."""
+
+    async def cancel_turns(self, fence: Fence, *, keys: Sequence[str], at: datetime) -> None:
+        """End turns that nobody waits for any more; a pod that holds one is told that it is lost."""
+
+    async def get_cached(self, cluster: str, namespace: str, digest: str, *, at: datetime) -> CacheEntry | None:
+        """Return what is kept under a digest and has not expired."""
+
+    async def drop_expired(self, *, at: datetime) -> int:
+        """Delete expired cache entries; return how many."""
+
     # -- calls --------------------------------------------------------------------------------------------------------
-    async def begin_call(self, fence: Fence, intent: CallIntent) -> CallRecord | None:
-        """Commit the intent; None: it is new, send it. Otherwise the record that was there (nothing is changed)."""
+    async def begin_call(self, fence: Fence, intent: CallIntent) -> Begun:
+        """Commit the intent and reserve its worst case in every budget line, or find the record that is there.
+
+        Raises:
+            Fenced: the claim is over.
+            OverBudget: it does not fit; nothing was changed.
+        """
 
     async def repeat_call(self, intent: CallIntent, *, lost: str) -> bool:
-        """Take over an intent from the gateway *lost*, which died with it; False if somebody else was faster."""
+        """Take over an intent from the gateway *lost*, which died with it; False if somebody else was faster.
+
+        The lost one is charged at its worst case; the reservation stays for the new one.
+        """
 
     async def finish_call(self, task_id: str, key: str, answer: CallAnswer, *, span: Span | None) -> None:
-        """Commit the answer, whatever became of the attempt, and add tokens and cost to the run."""
+        """Commit the answer, whatever became of the attempt.
+
+        Releases the reservation, and adds tokens and cost to the node, the run, the budget lines and the day's sums.
+        """
+
+    async def spent(self, lines: Sequence[BudgetLine]) -> list[Spent]:
+        """Return how budget lines stand."""
+
+    async def costs(
+        self,
+        cluster: str,
+        *,
+        by: Sequence[str],
+        namespace: str = "",
+        since: datetime | None = None,
+        until: datetime | None = None,
+        workflow: str = "",
+    ) -> list[CostRow]:
+        """Return sums by any of ``day``, ``namespace``, ``workflow``, ``agent``, ``model``; highest cost first."""
 
     async def get_call(self, task_id: str, key: str) -> CallRecord | None:
         """Return a call."""
@@ -422,6 +300,17 @@ class Storage(Protocol):
         """Return the sessions that are not revoked."""
 
     # -- what people read ---------------------------------------------------------------------------------------------
+    async def finished_runs(
+        self, cluster: str, *, namespace: str, workflow: str, since: datetime | None = None, limit: int = 100
+    ) -> list[Run]:
+        """Return a workflow's finished runs, latest first: for its profile and the estimate of its cost."""
+
+    async def runs_to_export(self, *, limit: int = 20) -> list[Run]:
+        """Return finished runs whose trace was not exported, oldest first."""
+
+    async def mark_exported(self, uid: str) -> None:
+        """Remember that a run's trace was exported."""
+
     async def nodes_of_run(self, uid: str) -> list[NodeRecord]:
         """Return a run's node records, by start."""
 

@@ -39,9 +39,9 @@ async def run_of(storage: Storage) -> Run:
 
 
 async def test_begin_call_is_new_once(storage: Storage) -> None:
-    assert await storage.begin_call(FENCE, INTENT) is None
+    assert (await storage.begin_call(FENCE, INTENT)).known is None
 
-    record = await storage.begin_call(FENCE, replace(INTENT, digest="other", gateway="gateway-2"))
+    record = (await storage.begin_call(FENCE, replace(INTENT, digest="other", gateway="gateway-2"))).known
 
     assert record == CallRecord(INTENT, CallState.INTENT, None, 0)
     assert await storage.get_call("run-1-task", INTENT.key) == record
@@ -56,7 +56,7 @@ async def test_finish_call_charges_once_however_often_it_is_repeated(storage: St
 
     run = await run_of(storage)
     assert (run.input_tokens, run.output_tokens, run.cost, run.unpriced_calls) == (10, 20, 3_000_000_000_000, 0)
-    assert await storage.begin_call(FENCE, INTENT) == CallRecord(INTENT, CallState.DONE, ANSWER, 0)
+    assert (await storage.begin_call(FENCE, INTENT)).known == CallRecord(INTENT, CallState.DONE, ANSWER, 0)
     assert await storage.spans_of_run("run-1") == [span]
 
 
@@ -69,7 +69,7 @@ async def test_finish_call_is_kept_when_the_attempt_is_over(storage: Storage) ->
     assert (await run_of(storage)).cost == ANSWER.cost
     await storage.register(make_session("pod-2"), at=NOW)
     await storage.claim(make_session("pod-2"), limit=1, at=NOW)
-    record = await storage.begin_call(Fence("run-1-task", "pod-2-session", 2), INTENT)
+    record = (await storage.begin_call(Fence("run-1-task", "pod-2-session", 2), INTENT)).known
     assert record is not None
     assert record.answer == ANSWER
 

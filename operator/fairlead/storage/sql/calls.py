@@ -6,10 +6,10 @@ from datetime import datetime
 
 from sqlalchemy import bindparam, select, update
 
-from fairlead.storage.base import CallAnswer, CallIntent, CallRecord, CallState, Fence, Span
-from fairlead.storage.sql import tasks
+from fairlead.storage.base import Begun, CallAnswer, CallIntent, CallRecord, CallState, Fence, Span
+from fairlead.storage.sql import budgets, costs, tasks
 from fairlead.storage.sql.rows import build_call, values
-from fairlead.storage.sql.tables import calls, gateways, runs, spans
+from fairlead.storage.sql.tables import calls, gateways, spans
 from fairlead.storage.sql.transaction import Transaction
 
 _ONE = select(calls).where(calls.c.task_id == bindparam("task_id"), calls.c.key == bindparam("key"))
@@ -17,10 +17,28 @@ _OF_RUN = select(calls).where(calls.c.run_uid == bindparam("uid")).order_by(call
 _OPEN = update(calls).where(
     calls.c.task_id == bindparam("of_task"), calls.c.key == bindparam("of_key"), calls.c.state == CallState.INTENT
 )
+_CHARGED = (
+    calls.c.run_uid,
+    calls.c.key,
+    calls.c.action,
+    calls.c.node,
+    calls.c.item,
+    calls.c.target,
+    calls.c.agent,
+    calls.c.reservation,
+    calls.c.granted_output_tokens,
+    calls.c.charged,
+    calls.c.started_at,
+)
 _REPEAT = (
     _OPEN.where(calls.c.gateway == bindparam("lost"))
     .values(gateway=bindparam("by"), repeats=calls.c.repeats + 1)
-    .returning(calls.c.run_uid)
+    .returning(*_CHARGED)
+)
+_GRANT = (
+    update(calls)
+    .where(calls.c.task_id == bindparam("of_task"), calls.c.key == bindparam("of_key"))
+    .values(granted_output_tokens=bindparam("granted"))
 )
 _FINISH = _OPEN.values(
     state=CallState.DONE,
@@ -30,53 +48,47 @@ _FINISH = _OPEN.values(
     output_tokens=bindparam("new_output_tokens"),
     cost=bindparam("new_cost"),
     priced=bindparam("new_priced"),
-).returning(calls.c.run_uid)
-_CHARGE = (
-    update(runs)
-    .where(runs.c.uid == bindparam("of_run"))
-    .values(
-        input_tokens=runs.c.input_tokens + bindparam("more_input"),
-        output_tokens=runs.c.output_tokens + bindparam("more_output"),
-        cost=runs.c.cost + bindparam("more_cost"),
-        unpriced_calls=runs.c.unpriced_calls + bindparam("more_unpriced"),
-        scripted_calls=runs.c.scripted_calls + bindparam("more_scripted"),
-    )
-)
+).returning(*_CHARGED)
 _SEEN = select(gateways.c.seen_at).where(gateways.c.gateway == bindparam("gateway"))
 
 
-def begin(tx: Transaction, fence: Fence, intent: CallIntent) -> CallRecord | None:
-    """Commit an intent, or return the record that is there."""
+def begin(tx: Transaction, fence: Fence, intent: CallIntent) -> Begun:
+    """Commit an intent with its reservation, or return the record that is there."""
     tasks.require(tx, fence)
-    if tx.add_if_new(calls, values(intent) | {"state": CallState.INTENT}):
-        return None
-    return get(tx, intent.task_id, intent.key)
+    if not tx.add_if_new(calls, values(intent) | {"state": CallState.INTENT}):
+        known = get(tx, intent.task_id, intent.key)
+        return Begun(known, None if known is None else known.granted_output_tokens)
+    if intent.reservation is None:
+        return Begun(None)
+    granted = budgets.reserve(tx, intent.reservation, run_uid=intent.run_uid)
+    tx.run(_GRANT, {"of_task": intent.task_id, "of_key": intent.key, "granted": granted})
+    return Begun(None, granted)
 
 
 def repeat(tx: Transaction, intent: CallIntent, *, lost: str) -> bool:
-    """Take an intent over from a gateway that died."""
+    """Take an intent over from a gateway that died, and charge what may have been paid for nothing."""
     who = {"of_task": intent.task_id, "of_key": intent.key, "lost": lost, "by": intent.gateway}
-    return tx.first(_REPEAT, who) is not None
+    call = tx.first(_REPEAT, who)
+    if call is None:
+        return False
+    costs.charge(tx, call, costs.of_lost(call), at=call.started_at)
+    budgets.lose(tx, call)
+    tx.announce("run", call.run_uid)
+    return True
 
 
 def finish(tx: Transaction, task_id: str, key: str, *, answer: CallAnswer, span: Span | None) -> None:
     """Commit an answer and charge it, once."""
     row = {f"new_{name}": value for name, value in values(answer).items()}
-    found = tx.first(_FINISH, row | {"of_task": task_id, "of_key": key})
-    if found is None:
+    call = tx.first(_FINISH, row | {"of_task": task_id, "of_key": key})
+    if call is None:
         return
-    charge = {
-        "of_run": found.run_uid,
-        "more_input": answer.input_tokens,
-        "more_output": answer.output_tokens,
-        "more_cost": answer.cost or 0,
-        "more_unpriced": int(answer.priced and answer.cost is None),
-        "more_scripted": int(bool(answer.reply.get("scripted"))),
-    }
-    tx.run(_CHARGE, charge)
+    costs.charge(tx, call, costs.of_answer(answer), at=answer.finished_at)
     if span is not None:
         tx.upsert(spans, [values(span)])
-    tx.announce("run", found.run_uid)
+    real = None if answer.priced and answer.cost is None else answer.cost or 0
+    budgets.settle(tx, call, cost=real, tokens=answer.input_tokens + answer.output_tokens)
+    tx.announce("run", call.run_uid)
 
 
 def get(tx: Transaction, task_id: str, key: str) -> CallRecord | None:

@@ -43,4 +43,5 @@ def build_call(row: RowMapping) -> CallRecord:
     if row["state"] is CallState.DONE:
         answer = CallAnswer(**{name: row[name] for name in _names(CallAnswer)})
     intent = CallIntent(**{name: row[name] for name in _names(CallIntent)})
-    return CallRecord(intent=intent, state=row["state"], answer=answer, repeats=row["repeats"])
+    granted = row["granted_output_tokens"]
+    return CallRecord(intent, row["state"], answer, row["repeats"], granted_output_tokens=granted)

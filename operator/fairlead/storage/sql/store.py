@@ -10,10 +10,15 @@ from sqlalchemy import text
 
 from fairlead.storage.base import (
     AgentSession,
+    Approval,
+    Begun,
+    BudgetLine,
+    CacheEntry,
     CallAnswer,
     CallIntent,
     CallRecord,
     Claimed,
+    CostRow,
     Effects,
     Event,
     Fence,
@@ -23,11 +28,28 @@ from fairlead.storage.base import (
     Revision,
     Run,
     RunEnd,
+    Signal,
     Span,
+    Spent,
     Task,
+    Turn,
+    Verdict,
 )
 from fairlead.storage.migrations import bring_up_to_date
-from fairlead.storage.sql import calls, reading, runs, sessions, tasks
+from fairlead.storage.sql import (
+    approvals,
+    budgets,
+    cache,
+    calls,
+    costs,
+    queue,
+    reading,
+    runs,
+    sessions,
+    tasks,
+    turns,
+    waiting,
+)
 from fairlead.storage.sql.transaction import Database
 
 
@@ -57,7 +79,7 @@ class SqlStorage:
         """Yield events from now on."""
         return self._database.subscribe(*topics)
 
-    async def submit(self, run: Run, *, revision: Revision, task: QueuedTask) -> bool:
+    async def submit(self, run: Run, *, revision: Revision, task: QueuedTask | None) -> bool:
         """Create the run and queue its task."""
         return await self._database.write(lambda tx: runs.submit(tx, run, revision, task=task))
 
@@ -85,9 +107,13 @@ class SqlStorage:
         """Return a frozen revision."""
         return await self._database.read(lambda tx: runs.get_revision(tx, digest))
 
-    async def cancel_run(self, uid: str, *, reason: str, message: str, at: datetime) -> Run | None:
+    async def cancel_run(
+        self, uid: str, *, reason: str, message: str, at: datetime, handlers: bool = False
+    ) -> Run | None:
         """Ask for the run's end."""
-        return await self._database.write(lambda tx: runs.cancel(tx, uid, reason=reason, message=message, at=at))
+        return await self._database.write(
+            lambda tx: runs.cancel(tx, uid, reason=reason, message=message, at=at, handlers=handlers)
+        )
 
     async def end_run(self, uid: str, end: RunEnd) -> bool:
         """End a run whatever its task does."""
@@ -115,7 +141,7 @@ class SqlStorage:
 
     async def check_fence(self, fence: Fence) -> Task:
         """Return the task if the fence still holds it."""
-        return await self._database.read(lambda tx: tasks.require(tx, fence))
+        return await self._database.read(lambda tx: tasks.check(tx, fence))
 
     async def requeue_pod(self, pod_uid: str, *, at: datetime) -> list[str]:
         """Take all tasks from a pod that is gone."""
@@ -137,7 +163,71 @@ class SqlStorage:
         """Return, by pool, how many tasks wait and how many are claimed."""
         return await self._database.read(lambda tx: tasks.depths(tx, cluster))
 
-    async def begin_call(self, fence: Fence, intent: CallIntent) -> CallRecord | None:
+    async def park(
+        self, fence: Fence, *, keys: Sequence[str], wake_at: datetime | None, reason: str, at: datetime
+    ) -> list[Signal]:
+        """Give the task back until something comes."""
+        return await self._database.write(
+            lambda tx: waiting.park(tx, fence, keys=keys, wake_at=wake_at, reason=reason, at=at)
+        )
+
+    async def wake(self, *, at: datetime) -> datetime | None:
+        """Wake and decide what is due; return when to look again."""
+        due = await self._database.read(waiting.next_due)  # mostly nothing is: no transaction that writes
+        if due is None or due > at:
+            return due
+        return await self._database.write(lambda tx: waiting.wake(tx, at=at))
+
+    async def signal(self, signal: Signal) -> bool:
+        """Bring a signal about."""
+        return await self._database.write(lambda tx: waiting.signal(tx, signal))
+
+    async def signals_of_task(self, task_id: str) -> list[Signal]:
+        """Return what has come."""
+        return await self._database.read(lambda tx: queue.signals_of(tx, task_id))
+
+    async def suspend_run(self, uid: str, *, suspended: bool, at: datetime) -> Run | None:
+        """Suspend or resume a run."""
+        return await self._database.write(lambda tx: waiting.suspend(tx, uid, suspended=suspended, at=at))
+
+    async def open_approval(self, fence: Fence, approval: Approval) -> Approval:
+        """Ask people."""
+        return await self._database.write(lambda tx: approvals.open_approval(tx, fence, approval))
+
+    async def decide(self, task_id: str, key: str, verdict: Verdict) -> Approval | None:
+        """Decide an approval."""
+        return await self._database.write(lambda tx: approvals.decide(tx, task_id, key, verdict=verdict))
+
+    async def get_approval(self, task_id: str, key: str) -> Approval | None:
+        """Return an approval."""
+        return await self._database.read(lambda tx: approvals.get(tx, task_id, key))
+
+    async def approvals_of_run(self, uid: str) -> list[Approval]:
+        """Return a run's approvals."""
+        return await self._database.read(lambda tx: approvals.of_run(tx, uid))
+
+    async def pending_approvals(self, cluster: str, *, namespace: str = "", limit: int = 1000) -> list[Approval]:
+        """Return what waits for a decision."""
+        return await self._database.read(lambda tx: approvals.pending(tx, cluster, namespace=namespace, limit=limit))
+
+    async def start_turn(self, fence: Fence, turn: Turn) -> bool:
+        """Queue a turn below the fence's task."""
+        return await self._database.write(lambda tx: turns.start(tx, fence, turn))
+
+    async def cancel_turns(self, fence: Fence, *, keys: Sequence[str], at: datetime) -> None:
+        """End turns that nobody waits for."""
+        del at
+        await self._database.write(lambda tx: turns.cancel(tx, fence, keys=keys))
+
+    async def get_cached(self, cluster: str, namespace: str, digest: str, *, at: datetime) -> CacheEntry | None:
+        """Return what is kept under a digest."""
+        return await self._database.read(lambda tx: cache.get(tx, cluster, namespace, digest=digest, at=at))
+
+    async def drop_expired(self, *, at: datetime) -> int:
+        """Delete expired cache entries."""
+        return await self._database.write(lambda tx: cache.drop_expired(tx, at=at))
+
+    async def begin_call(self, fence: Fence, intent: CallIntent) -> Begun:
         """Commit the intent."""
         return await self._database.write(lambda tx: calls.begin(tx, fence, intent))
 
@@ -148,6 +238,25 @@ class SqlStorage:
     async def finish_call(self, task_id: str, key: str, answer: CallAnswer, *, span: Span | None) -> None:
         """Commit the answer and charge it."""
         await self._database.write(lambda tx: calls.finish(tx, task_id, key, answer=answer, span=span))
+
+    async def spent(self, lines: Sequence[BudgetLine]) -> list[Spent]:
+        """Return how budget lines stand."""
+        return await self._database.read(lambda tx: budgets.spent(tx, lines))
+
+    async def costs(
+        self,
+        cluster: str,
+        *,
+        by: Sequence[str],
+        namespace: str = "",
+        since: datetime | None = None,
+        until: datetime | None = None,
+        workflow: str = "",
+    ) -> list[CostRow]:
+        """Return sums, highest cost first."""
+        return await self._database.read(
+            lambda tx: costs.query(tx, cluster, by=by, namespace=namespace, workflow=workflow, between=(since, until))
+        )
 
     async def get_call(self, task_id: str, key: str) -> CallRecord | None:
         """Return a call."""
@@ -176,6 +285,22 @@ class SqlStorage:
     async def list_sessions(self, cluster: str) -> list[AgentSession]:
         """Return the sessions that are not revoked."""
         return await self._database.read(lambda tx: sessions.list_sessions(tx, cluster))
+
+    async def finished_runs(
+        self, cluster: str, *, namespace: str, workflow: str, since: datetime | None = None, limit: int = 100
+    ) -> list[Run]:
+        """Return a workflow's finished runs."""
+        return await self._database.read(
+            lambda tx: runs.finished(tx, cluster, namespace=namespace, workflow=workflow, since=since, limit=limit)
+        )
+
+    async def runs_to_export(self, *, limit: int = 20) -> list[Run]:
+        """Return finished runs whose trace was not exported."""
+        return await self._database.read(lambda tx: runs.to_export(tx, limit=limit))
+
+    async def mark_exported(self, uid: str) -> None:
+        """Remember that a run's trace was exported."""
+        await self._database.write(lambda tx: runs.mark_exported(tx, uid))
 
     async def nodes_of_run(self, uid: str) -> list[NodeRecord]:
         """Return a run's node records."""

@@ -6,10 +6,10 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Identity, Index, Integer, MetaData, Table, Text
 
-from fairlead.storage.base import CallState, RunState, TaskState
-from fairlead.storage.sql.types import Instant, Json, JsonTuple, Prose, Serial, Word
+from fairlead.storage.base import ApprovalState, CallState, RunState, TaskState
+from fairlead.storage.sql.types import Instant, Json, JsonTuple, Prose, ReservationJson, Serial, Word
 
-HEAD = "0002"
+HEAD = "0003"
 """The revision that these tables are."""
 VERSION_TABLE = "fairlead_version"
 metadata = MetaData()
@@ -69,6 +69,18 @@ runs = Table(
     _number("cost"),
     _number("unpriced_calls"),
     _number("scripted_calls"),
+    Column("priority", Integer, nullable=False, default=0),
+    Column("suspended", Boolean, nullable=False, default=False),
+    _text("parked", default=""),
+    Column("pending_approvals", Integer, nullable=False, default=0),
+    Column("budget", Json),
+    _text("rerun_of", default=""),
+    _text("rerun_from", default=""),
+    Column("reused", Integer, nullable=False, default=0),
+    Column("exported", Boolean, nullable=False, default=False),
+    Column("handlers", Boolean, nullable=False, default=False),  # cancelled, but a pod has to run its handlers
+    Index("ix_runs_export", "exported", "finished_at"),
+    Index("ix_runs_finished", "cluster", "namespace", "workflow", "finished_at"),
     Index("ix_runs_name", "cluster", "namespace", "name", "seq"),
     Index("ix_runs_state", "cluster", "state", "seq"),
     Index("ix_runs_seq", "cluster", "seq"),
@@ -93,9 +105,19 @@ tasks = Table(
     Column("journal_length", Integer, nullable=False, default=0),
     Column("claimed_length", Integer, nullable=False, default=0),  # the journal's length when it was claimed
     Column("available_at", Instant, nullable=False),
+    _text("kind", default="run"),
+    _text("parent", default=""),
+    _text("key", default=""),
+    Column("request", Json, nullable=False, default={}),
+    Column("wake_at", Instant),
+    Column("waits_for", JsonTuple, nullable=False, default=()),  # of a parked task: the keys that wake it
+    _text("parked", default=""),  # why it is parked
+    Column("held", Boolean, nullable=False, default=False),  # its run is suspended: nothing queues it
     Index("ix_tasks_claim", "pool", "state", "rank", "seq"),
     Index("ix_tasks_depth", "cluster", "state", "pool"),
+    Index("ix_tasks_parent", "parent", "key"),
     Index("ix_tasks_pod", "pod_uid", "state"),
+    Index("ix_tasks_wake", "state", "held", "wake_at"),
 )
 
 journal = Table(
@@ -123,6 +145,11 @@ nodes = Table(
     Column("attempt", Integer, nullable=False),
     Column("started_at", Instant),
     Column("finished_at", Instant),
+    _text("reused", default=""),
+    _number("input_tokens"),
+    _number("output_tokens"),
+    _number("cost"),
+    _number("unpriced_calls"),
 )
 
 spans = Table(
@@ -144,7 +171,7 @@ calls = Table(
     metadata,
     _task_id(),
     Column("key", Text, primary_key=True),
-    _run_uid(index=True),
+    _run_uid(),
     _text("digest"),
     _text("action"),
     _text("node"),
@@ -161,6 +188,91 @@ calls = Table(
     _number("output_tokens"),
     Column("cost", BigInteger),
     Column("priced", Boolean, nullable=False, default=True),
+    _text("agent", default=""),
+    Column("reservation", ReservationJson),
+    Column("granted_output_tokens", BigInteger),
+    Column("charged", Boolean, nullable=False, default=False),  # its task is over: the reservation counts as spent
+    Index("ix_calls_run", "run_uid", "state"),
+)
+
+signals = Table(
+    "signals",
+    metadata,
+    _task_id(),
+    Column("key", Text, primary_key=True),
+    Column("value", Json, nullable=False),
+    Column("at", Instant, nullable=False),
+)
+
+approvals = Table(
+    "approvals",
+    metadata,
+    _task_id(),
+    Column("key", Text, primary_key=True),
+    _run_uid(),
+    _text("cluster"),
+    _text("namespace"),
+    _text("run_name"),
+    _text("node"),
+    _text("item"),
+    Column("message", Prose, nullable=False),
+    Column("requested_at", Instant, nullable=False),
+    Column("deadline", Instant, nullable=False),
+    _text("on_timeout"),
+    Column("approvers", JsonTuple, nullable=False),
+    Column("tool", Json),
+    Column("state", Word(ApprovalState), nullable=False),
+    _text("decided_by"),
+    Column("decided_at", Instant),
+    Column("comment", Prose, nullable=False),
+    _text("via"),
+    Column("verified", Boolean, nullable=False),
+    Index("ix_approvals_deadline", "state", "deadline"),
+    Index("ix_approvals_pending", "cluster", "state", "namespace", "requested_at"),
+    Index("ix_approvals_run", "run_uid", "requested_at"),
+)
+
+cache = Table(
+    "cache",
+    metadata,
+    Column("cluster", Text, primary_key=True),
+    Column("namespace", Text, primary_key=True),
+    Column("digest", Text, primary_key=True),
+    Column("output", Json),
+    _text("run_uid"),
+    Column("created_at", Instant, nullable=False),
+    Column("expires_at", Instant, nullable=False, index=True),
+)
+
+budgets = Table(
+    "budgets",
+    metadata,
+    Column("scope", Text, primary_key=True),
+    Column("period", Text, primary_key=True),
+    Column(
+        "run_uid", Text, ForeignKey("runs.uid", ondelete="CASCADE"), index=True
+    ),  # of a line of one run: goes with it
+    _number("cost"),
+    _number("tokens"),
+    _number("reserved_cost"),
+    _number("reserved_tokens"),
+)
+
+costs = Table(
+    "costs",
+    metadata,
+    Column("cluster", Text, primary_key=True),
+    Column("day", Text, primary_key=True),
+    Column("namespace", Text, primary_key=True),
+    Column("workflow", Text, primary_key=True),
+    Column("agent", Text, primary_key=True),
+    Column("model", Text, primary_key=True),
+    _number("calls"),
+    _number("input_tokens"),
+    _number("output_tokens"),
+    _number("cost"),
+    _number("unpriced_calls"),
+    _number("scripted_calls"),
 )
 
 gateways = Table(

@@ -16,20 +16,26 @@ from fairlead.storage.base import (
     Effects,
     Fence,
     Fenced,
+    NodeRecord,
     Revision,
     RunEnd,
     RunState,
     Task,
     TaskState,
 )
+from fairlead.storage.sql import cache, queue
 from fairlead.storage.sql import runs as run_rows
 from fairlead.storage.sql.rows import build, columns, values
 from fairlead.storage.sql.tables import journal, nodes, runs, sessions, spans, tasks
 from fairlead.storage.sql.transaction import Transaction
+from fairlead_agent.protocol import ErrorInfo, TurnAnswer
+
+_SUMS = frozenset({"input_tokens", "output_tokens", "cost", "unpriced_calls"})
+"""Of a node's record, kept by `costs`."""
 
 _TASK = select(*columns(tasks, Task))
 _BY_ID = _TASK.where(tasks.c.id == bindparam("id"))
-_LOCKED = _BY_ID.with_for_update(key_share=True)
+_PARENT = select(tasks.c.parent).where(tasks.c.id == bindparam("id"))
 _OF_RUN = _TASK.where(tasks.c.run_uid == bindparam("uid")).order_by(tasks.c.seq)
 _OF_POD = _TASK.where(tasks.c.pod_uid == bindparam("pod_uid"), tasks.c.state == TaskState.CLAIMED).order_by(tasks.c.seq)
 _DEPTHS = (
@@ -83,33 +89,13 @@ _ENTRIES = (
 _ADD_ENTRY = insert(journal)
 _GROW = update(tasks).where(tasks.c.id == bindparam("task")).values(journal_length=bindparam("length"))
 _PROGRESS = update(runs).where(runs.c.uid == bindparam("of_run"))  # sets what it is given
-_BACK = select(
-    tasks.c.id,
-    tasks.c.run_uid,
-    tasks.c.pool,
-    tasks.c.idle,
-    tasks.c.released,
-    tasks.c.journal_length,
-    tasks.c.claimed_length,
+_BACK_POD = queue.LOCKED.where(tasks.c.pod_uid == bindparam("pod_uid"), tasks.c.state == TaskState.CLAIMED).order_by(
+    tasks.c.seq
 )
-_BACK_ONE = _BACK.where(tasks.c.id == bindparam("id"))
-_BACK_POD = (
-    _BACK.where(tasks.c.pod_uid == bindparam("pod_uid"), tasks.c.state == TaskState.CLAIMED)
-    .order_by(tasks.c.seq)
-    .with_for_update(key_share=True)
+_CANCELLED = select(runs.c.cancel_reason, runs.c.cancel_message, runs.c.handlers).where(
+    runs.c.uid == bindparam("uid"), runs.c.cancel_reason != ""
 )
-_CANCELLED = select(runs.c.cancel_reason, runs.c.cancel_message).where(runs.c.uid == bindparam("uid"))
-_PUT_BACK = (
-    update(tasks)
-    .where(tasks.c.id == bindparam("task"))
-    .values(
-        state=TaskState.QUEUED,
-        session="",
-        pod_uid="",
-        idle=bindparam("without_progress"),
-        released=bindparam("given_back"),
-    )
-)
+_REUSED = update(runs).where(runs.c.uid == bindparam("of_run")).values(reused=runs.c.reused + bindparam("more_reused"))
 _REVOKE = (
     update(sessions)
     .where(sessions.c.pod_uid == bindparam("of_pod"), sessions.c.revoked.is_(False))
@@ -129,50 +115,72 @@ def _take(tx: Transaction, task_id: str, session: AgentSession, *, at: datetime)
     row = tx.first(_TAKE, {"task": task_id, "holder": session.id, "pod": session.pod_uid})
     assert row is not None  # noqa: S101 - it is locked
     task = Task(*row[:-1])
-    number = task.attempt - row.released
-    tx.run(_START, {"of_run": task.run_uid, "now": at, "number": number, "on_pod": session.pod})
+    if task.kind == "run":
+        number = task.attempt - row.released
+        tx.run(_START, {"of_run": task.run_uid, "now": at, "number": number, "on_pod": session.pod})
     run = run_rows.get(tx, task.run_uid)
     assert run is not None  # noqa: S101 - a task belongs to a run
     revision = run_rows.get_revision(tx, run.revision) or Revision(run.revision, {})
     tx.announce("run", run.uid)
-    return Claimed(task, run, revision, tuple(entries(tx, task_id)))
+    return Claimed(task, run, revision, tuple(entries(tx, task_id)), tuple(queue.signals_of(tx, task_id)))
 
 
-def require(tx: Transaction, fence: Fence) -> Task:
-    """Return the task, locked, if the fence holds it."""
-    task = _written_by(tx, fence)
-    if task.state is not TaskState.CLAIMED:
-        raise Fenced(f"task {fence.task_id} is over")
-    return task
-
-
-def _written_by(tx: Transaction, fence: Fence) -> Task:
-    row = tx.first(_LOCKED, {"id": fence.task_id})
+def check(tx: Transaction, fence: Fence) -> Task:
+    """Return the task if the fence holds it."""
+    row = tx.first(_BY_ID, {"id": fence.task_id})
     task = None if row is None else build(Task, row)
-    if task is None or (task.session, task.attempt) != (fence.session, fence.attempt):
+    if task is None or task.state is not TaskState.CLAIMED or not _holds(fence, task):
         raise Fenced(f"attempt {fence.attempt} of task {fence.task_id} is over")
     return task
+
+
+def require(tx: Transaction, fence: Fence) -> Any:
+    """Return the task's row, locked, if the fence holds it."""
+    row = _written_by(tx, fence)
+    if row.state is not TaskState.CLAIMED:
+        raise Fenced(f"task {fence.task_id} is over")
+    return row
+
+
+def _written_by(tx: Transaction, fence: Fence) -> Any:
+    row = queue.lock(tx, fence.task_id)
+    if row is None or not _holds(fence, row):
+        raise Fenced(f"attempt {fence.attempt} of task {fence.task_id} is over")
+    return row
+
+
+def _holds(fence: Fence, task: Any) -> bool:
+    return (task.session, task.attempt) == (fence.session, fence.attempt)
 
 
 def append(
     tx: Transaction, fence: Fence, *, first: int, new: Sequence[Mapping[str, Any]], effects: Effects, at: datetime
 ) -> int:
     """Add entries with their effects, skipping those that are there."""
-    task = _written_by(tx, fence)
-    length = max(task.journal_length, first + len(new))
-    if new and length == task.journal_length:
+    if effects.turn is not None:
+        _lock_parent(tx, fence.task_id)
+    row = _written_by(tx, fence)
+    length: int = max(row.journal_length, first + len(new))
+    if new and length == row.journal_length:
         return length
-    if task.state is not TaskState.CLAIMED:
+    if row.state is not TaskState.CLAIMED:
         raise Fenced(f"task {fence.task_id} is over")
-    if first > task.journal_length:
-        raise Conflict(f"the journal of task {task.id} has {task.journal_length} entries, not {first}")
-    _add_entries(tx, task, new[task.journal_length - first :], at=at)
-    _apply(tx, task.run_uid, effects)
-    tx.announce("run", task.run_uid)
+    if first > row.journal_length:
+        raise Conflict(f"the journal of task {row.id} has {row.journal_length} entries, not {first}")
+    _add_entries(tx, row, new[row.journal_length - first :], at=at)
+    _apply(tx, row, effects, at=at)
+    tx.announce("run", row.run_uid)
     return length
 
 
-def _add_entries(tx: Transaction, task: Task, new: Sequence[Mapping[str, Any]], *, at: datetime) -> None:
+def _lock_parent(tx: Transaction, task_id: str) -> None:
+    """Lock the older task first, as everybody does."""
+    found = tx.first(_PARENT, {"id": task_id})
+    if found is not None and found.parent:
+        queue.lock(tx, found.parent)
+
+
+def _add_entries(tx: Transaction, task: Any, new: Sequence[Mapping[str, Any]], *, at: datetime) -> None:
     if not new:
         return
     rows = [
@@ -183,23 +191,35 @@ def _add_entries(tx: Transaction, task: Task, new: Sequence[Mapping[str, Any]], 
     tx.run(_GROW, {"task": task.id, "length": task.journal_length + len(new)})
 
 
-def _apply(tx: Transaction, run_uid: str, effects: Effects) -> None:
-    tx.upsert(nodes, [values(node) for node in effects.nodes])
-    tx.upsert(spans, [values(span) for span in effects.spans])
+def _apply(tx: Transaction, row: Any, effects: Effects, *, at: datetime) -> None:
+    uid = row.run_uid
     names = ("done", "total", "current")
     progress = {name: value for name in names if (value := getattr(effects, name)) is not None}
     if progress:
-        tx.run(_PROGRESS, progress | {"of_run": run_uid})
+        tx.run(_PROGRESS, progress | {"of_run": uid})
+    if effects.reused:
+        tx.run(_REUSED, {"of_run": uid, "more_reused": effects.reused})
+    tx.upsert(nodes, [_node_values(node) for node in sorted(effects.nodes, key=_node_key)])
+    tx.upsert(spans, [values(span) for span in effects.spans])
+    cache.keep(tx, uid, effects.cached)
     if effects.end is not None:
-        run_rows.finish(tx, run_uid, effects.end)
+        run_rows.finish(tx, uid, effects.end)
+    if effects.turn is not None:
+        queue.answer_turn(tx, row, effects.turn, at=at)
+
+
+def _node_key(node: NodeRecord) -> tuple[str, str, int]:
+    return node.node, node.item, node.iteration
+
+
+def _node_values(node: NodeRecord) -> dict[str, Any]:
+    """Return a record without its sums, which are not the writer's."""
+    return {name: value for name, value in values(node).items() if name not in _SUMS}
 
 
 def release(tx: Transaction, fence: Fence, *, at: datetime) -> None:
     """Put a task back; the attempt does not count."""
-    require(tx, fence)
-    row = tx.first(_BACK_ONE, {"id": fence.task_id})
-    if row is not None:
-        _put_back(tx, row, lost=False, at=at)
+    give_back(tx, require(tx, fence), lost=False, at=at)
 
 
 def requeue_pod(tx: Transaction, pod_uid: str, *, at: datetime) -> list[str]:
@@ -207,24 +227,46 @@ def requeue_pod(tx: Transaction, pod_uid: str, *, at: datetime) -> list[str]:
     tx.run(_REVOKE, {"of_pod": pod_uid})
     rows = tx.all(_BACK_POD, {"pod_uid": pod_uid})
     for row in rows:
-        _put_back(tx, row, lost=True, at=at)
-    return [row.run_uid for row in rows]
+        give_back(tx, row, lost=True, at=at)
+    return list(dict.fromkeys(row.run_uid for row in rows))
 
 
-def _put_back(tx: Transaction, row: Any, *, lost: bool, at: datetime) -> None:
+def account(row: Any, *, lost: bool) -> queue.Attempts:
+    """Return how a task's attempts count when this one is over too."""
     idle = 0 if row.journal_length > row.claimed_length else row.idle + lost
-    cancelled = tx.first(_CANCELLED, {"uid": row.run_uid})
-    if cancelled is not None and cancelled.cancel_reason:
-        end = RunEnd(RunState.CANCELLED, cancelled.cancel_reason, cancelled.cancel_message, None, at)
+    return queue.Attempts(idle, row.released + (not lost))
+
+
+def cancelled(tx: Transaction, uid: str) -> Any:
+    """Return why a run is being cancelled, or None."""
+    return tx.first(_CANCELLED, {"uid": uid})
+
+
+def give_back(tx: Transaction, row: Any, *, lost: bool, at: datetime) -> None:
+    """Take a task from its pod: back to the queue, or over if there is no use in that."""
+    attempts = account(row, lost=lost)
+    exhausted = attempts.idle >= MAX_ATTEMPTS_WITHOUT_PROGRESS
+    end = _end_of(cancelled(tx, row.run_uid), exhausted=exhausted, turn=row.kind == "turn", at=at)
+    if end is None and row.held:
+        queue.park(tx, row, run_rows.UNTIL_RESUMED, attempts=attempts)
+    elif end is None:
+        queue.enqueue(tx, row, attempts=attempts)
+    elif row.kind == "turn":
+        queue.answer_turn(tx, row, _failure(end), at=at)
+    else:
         run_rows.finish(tx, row.run_uid, end)
-        return
-    if idle >= MAX_ATTEMPTS_WITHOUT_PROGRESS:
-        run_rows.finish(tx, row.run_uid, _exhausted(at))
-        return
-    given_back = row.released + (not lost)
-    tx.run(_PUT_BACK, {"task": row.id, "without_progress": idle, "given_back": given_back})
-    tx.announce("run", row.run_uid)
-    tx.announce("queue", row.pool)
+
+
+def _end_of(cancel: Any, *, exhausted: bool, turn: bool, at: datetime) -> RunEnd | None:
+    """Return how a run or a turn ends whose task came back, or None if it goes on."""
+    if cancel is not None and (turn or exhausted or not cancel.handlers):
+        return RunEnd(RunState.CANCELLED, cancel.cancel_reason, cancel.cancel_message, None, at)
+    return _exhausted(at) if exhausted else None
+
+
+def _failure(end: RunEnd) -> dict[str, Any]:
+    error = ErrorInfo(reason=end.reason, message=end.message, retryable=False)
+    return TurnAnswer(error=error).model_dump(mode="json", by_alias=True)
 
 
 def _exhausted(at: datetime) -> RunEnd:

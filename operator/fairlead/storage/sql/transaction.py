@@ -48,6 +48,10 @@ class Transaction:
         """Add a row, unless one with its key is there; return whether it was added."""
         return self.run(_insert_if_new(self.dialect, table), row) == 1
 
+    def add_up(self, table: Table, row: Values, sums: tuple[str, ...]) -> None:
+        """Add a row; if its primary key is there, add its *sums* to what was there instead."""
+        self.run(_add_up(self.dialect, table, sums), row)
+
     def announce(self, topic: str, key: str) -> None:
         """Say on the bus, once this is committed, that something changed."""
         self.events[Event(topic, key)] = None
@@ -68,6 +72,13 @@ def _upsert(dialect: str, table: Table, names: tuple[str, ...]) -> Executable:
     key = [column.name for column in table.primary_key]
     changes = {name: insert.excluded[name] for name in names if name not in key}
     return insert.on_conflict_do_update(index_elements=key, set_=changes)
+
+
+@cache
+def _add_up(dialect: str, table: Table, sums: tuple[str, ...]) -> Executable:
+    insert = _insert(dialect, table)
+    changes = {name: table.c[name] + insert.excluded[name] for name in sums}
+    return insert.on_conflict_do_update(index_elements=[column.name for column in table.primary_key], set_=changes)
 
 
 class Database(Protocol):

@@ -12,6 +12,7 @@ from sqlalchemy import BigInteger, Dialect, Integer, Text
 from sqlalchemy.types import TypeDecorator
 
 from fairlead.errors import InvalidObject
+from fairlead.storage.money import BudgetLine, Reservation
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -49,6 +50,19 @@ class JsonTuple(Json):
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:  # noqa: ARG002
         """Read it."""
         return tuple(orjson.loads(value))
+
+
+class ReservationJson(Json):
+    """A `Reservation`."""
+
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Reservation | None:  # noqa: ARG002
+        """Read it."""
+        if value is None:
+            return None
+        fields = orjson.loads(value)
+        return Reservation(**fields | {"lines": tuple(BudgetLine(**line) for line in fields["lines"])})
 
 
 class Instant(TypeDecorator[datetime]):

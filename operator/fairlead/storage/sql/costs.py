@@ -1,0 +1,124 @@
+"""What calls cost, summed when they are answered: for the run, the node and its item, and the day."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import bindparam, func, select, update
+
+from fairlead.errors import InvalidObject
+from fairlead.storage.base import CallAnswer, CostRow
+from fairlead.storage.sql.rows import values
+from fairlead.storage.sql.tables import costs, nodes, runs
+from fairlead.storage.sql.transaction import Transaction
+
+_OF_NODE = ("input_tokens", "output_tokens", "cost", "unpriced_calls")
+_OF_RUN = (*_OF_NODE, "scripted_calls")
+_OF_DAY = ("calls", *_OF_RUN)
+_KEYS = ("day", "namespace", "workflow", "agent", "model")
+_KEY_PARTS = 4
+_CHARGE_RUN = (
+    update(runs)
+    .where(runs.c.uid == bindparam("of_run"))
+    .values({name: runs.c[name] + bindparam(f"more_{name}") for name in _OF_RUN})
+    .returning(runs.c.cluster, runs.c.namespace, runs.c.workflow)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """What is added."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: int = 0
+    unpriced_calls: int = 0
+    scripted_calls: int = 0
+
+
+def of_answer(answer: CallAnswer) -> Sums:
+    """Return what an answered call adds."""
+    return Sums(
+        answer.input_tokens,
+        answer.output_tokens,
+        answer.cost or 0,
+        unpriced_calls=int(answer.priced and answer.cost is None),
+        scripted_calls=int(bool(answer.reply.get("scripted"))),
+    )
+
+
+def of_lost(call: Any) -> Sums:
+    """Return what a call adds that was lost: its worst case, as far as that is known. Only models cost anything."""
+    if call.action != "llm":
+        return Sums()
+    if call.reservation is None or not call.reservation.priced:
+        return Sums(unpriced_calls=1)
+    granted = call.granted_output_tokens or 0
+    return Sums(call.reservation.input_tokens, granted, call.reservation.worst(granted)[0])
+
+
+def charge(tx: Transaction, call: Any, sums: Sums, *, at: datetime) -> None:
+    """Add what a call cost to everything that it is a part of."""
+    if call.action != "llm" and sums == Sums():
+        return
+    added = values(sums)
+    more = {f"more_{name}": added[name] for name in _OF_RUN}
+    run = tx.first(_CHARGE_RUN, more | {"of_run": call.run_uid})
+    if run is None:
+        return
+    _charge_nodes(tx, call, added)
+    if call.action == "llm":
+        key = {"day": at.date().isoformat(), "agent": call.agent, "model": call.target}
+        tx.add_up(costs, dict(run._mapping) | key | added | {"calls": 1}, _OF_DAY)  # noqa: SLF001 - a public name
+
+
+def _charge_nodes(tx: Transaction, call: Any, added: dict[str, int]) -> None:
+    """Add to the record of the node, and to that of the item; a record that is not there yet is begun."""
+    begun = {"state": "Running", "reason": "", "message": "", "tries": 1, "attempt": 1}
+    row = begun | {name: added[name] for name in _OF_NODE}
+    row |= {"run_uid": call.run_uid, "node": call.node, "iteration": _iteration(call.key)}
+    for item in sorted({"", call.item}):
+        tx.add_up(nodes, row | {"item": item}, _OF_NODE)
+
+
+def _iteration(key: str) -> int:
+    """Return the iteration in a call's key (`fairlead_agent.protocol.call_key`)."""
+    parts = key.rsplit("/", _KEY_PARTS)
+    return int(parts[2]) if len(parts) > _KEY_PARTS and parts[2].isdecimal() else 1
+
+
+def query(
+    tx: Transaction,
+    cluster: str,
+    *,
+    by: Sequence[str],
+    namespace: str,
+    workflow: str,
+    between: tuple[datetime | None, datetime | None],
+) -> list[CostRow]:
+    """Return sums of whole days, highest cost first; the end of *between* is no part of it."""
+    unknown = set(by) - set(_KEYS)
+    if unknown:
+        raise InvalidObject(f"costs cannot be told by {min(unknown)!r}: give any of {', '.join(_KEYS)}", field="by")
+    keys = [costs.c[name] for name in dict.fromkeys(by)]
+    sums = [func.sum(costs.c[name]).label(name) for name in _OF_DAY]
+    found = select(*keys, *sums).where(costs.c.cluster == cluster).group_by(*keys)
+    found = found.having(func.count() > 0).order_by(func.sum(costs.c.cost).desc(), *keys)
+    if namespace:
+        found = found.where(costs.c.namespace == namespace)
+    if workflow:
+        found = found.where(costs.c.workflow == workflow)
+    since, until = between
+    if since is not None:
+        found = found.where(costs.c.day >= since.date().isoformat())
+    if until is not None:
+        found = found.where(costs.c.day <= (until - timedelta(microseconds=1)).date().isoformat())
+    return [_row(row, len(keys)) for row in tx.all(found)]
+
+
+def _row(row: Any, width: int) -> CostRow:
+    key = dict(zip(row._fields[:width], row[:width], strict=True))
+    return CostRow(key, *(int(number) for number in row[width:]))
