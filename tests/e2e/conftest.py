@@ -12,7 +12,7 @@ from fairlead.testing.laptop import Laptop
 @pytest.fixture(scope="module")
 def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
     """A home that is up, for all tests of a module; each brings it up again if it takes it down."""
-    made = Laptop(Home(tmp_path_factory.mktemp("laptop") / "home"))
+    made = Laptop(Home(tmp_path_factory.mktemp("laptop") / "home"), {"FAIRLEAD_ALLOW_LOOPBACK_TOOLS": "true"})
     made.up()
     yield made
     made.run("down", code=None)

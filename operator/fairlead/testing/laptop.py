@@ -8,8 +8,8 @@ import signal
 import ssl
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -26,6 +26,8 @@ class Laptop:
     """One home."""
 
     home: Home
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Further settings of its processes, as environment variables."""
 
     @property
     def kubectl(self) -> Kubectl:
@@ -40,7 +42,8 @@ class Laptop:
     def command(self, *arguments: str) -> subprocess.Popen[str]:
         """Start the command line and do not wait for it."""
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("FAIRLEAD_", "KUBECONFIG"))}
-        environment = {**inherited, "FAIRLEAD_HOME": str(self.home.root), "HOME": str(self.home.root.parent)}
+        own = {"FAIRLEAD_HOME": str(self.home.root), "HOME": str(self.home.root.parent)}
+        environment = {**inherited, **own, **self.settings}
         return subprocess.Popen(  # noqa: S603 - our own program
             [sys.executable, "-m", "fairlead.cli.main", *arguments],
             stdin=subprocess.DEVNULL,
@@ -86,16 +89,21 @@ class Laptop:
 
     def read(self, run: str, part: str) -> list[dict[str, Any]]:
         """Return what the gateway shows of a run: its ``journal``, ``calls``, ``trace`` or ``logs``."""
+        items: list[dict[str, Any]] = self.ask(f"{run}/{part}")["items"]
+        return items
+
+    def ask(self, path: str) -> dict[str, Any]:
+        """Return what the gateway answers below ``runs/``; for the name of a run, its record with its nodes."""
         gateway = json.loads(self.home.gateway_file.read_text())
         token = yaml.safe_load(self.home.kubeconfig.read_text())["users"][0]["user"]["token"]
         answer = httpx.get(
-            f"{gateway['url']}/v1/namespaces/default/runs/{run}/{part}",
+            f"{gateway['url']}/v1/namespaces/default/runs/{path}",
             headers={"Authorization": f"Bearer {token}"},
             verify=ssl.create_default_context(cafile=gateway["ca"]),
             trust_env=False,
         )
-        items: list[dict[str, Any]] = answer.raise_for_status().json()["items"]
-        return items
+        found: dict[str, Any] = answer.raise_for_status().json()
+        return found
 
     def wait_for(self, what: str, condition: Callable[[], Any]) -> Any:
         """Wait for something, with more patience: everything is real here."""
