@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fairlead.core import names
@@ -71,7 +71,41 @@ class GatewaySettings(ProcessSettings):
     """Whether a Model's ``baseURL`` may be this machine (an Ollama on a laptop)."""
     allow_private_models: bool = False
     """Whether a Model's ``baseURL`` may be a private address (a model server in the cluster)."""
+    allow_loopback_tools: bool = False
+    """Whether an http Tool's ``url`` may be this machine. The built-in `http_request` never may."""
+    allow_private_tools: bool = False
+    """Whether an http Tool's ``url`` may be a private address (a service in the cluster)."""
     tool_timeout_seconds: Annotated[float, Field(gt=0)] = 60
+
+
+class ExportSettings(BaseSettings):
+    """Where the gateway sends traces: OpenTelemetry's own environment variables, ``OTEL_*``."""
+
+    model_config = SettingsConfigDict(env_prefix="OTEL_", use_attribute_docstrings=True, extra="ignore", frozen=True)
+
+    exporter_otlp_endpoint: str = ""
+    """The collector (OTLP over HTTP, protobuf); traces go to ``<endpoint>/v1/traces``. Empty: none are sent."""
+    exporter_otlp_traces_endpoint: str = ""
+    """The whole URL for traces, where it is another one."""
+    exporter_otlp_headers: SecretStr = SecretStr("")
+    """Headers for the collector, ``name=value`` with commas between, values URL-encoded. Secret."""
+    exporter_otlp_traces_headers: SecretStr = SecretStr("")
+    """The headers for traces, where they are others. Secret."""
+    exporter_otlp_certificate: Path | None = None
+    """A file with the certificates to trust, where the collector's is not from a public authority."""
+    service_name: str = "fairlead"
+    """The name that spans are exported under."""
+
+    @property
+    def traces_url(self) -> str:
+        """The URL to send traces to; empty: none."""
+        base = self.exporter_otlp_endpoint.rstrip("/")
+        return self.exporter_otlp_traces_endpoint or (f"{base}/v1/traces" if base else "")
+
+    @property
+    def traces_headers(self) -> str:
+        """The headers, as they were given."""
+        return self.exporter_otlp_traces_headers.get_secret_value() or self.exporter_otlp_headers.get_secret_value()
 
 
 def child_environment(changes: Mapping[str, str]) -> dict[str, str]:

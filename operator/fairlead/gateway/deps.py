@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
 
 from fairlead.errors import InvalidObject
+from fairlead.kube import TokenIdentity
 from fairlead.services.sessions import Unauthenticated
 from fairlead.storage.base import AgentSession
 from fairlead.wiring import Gateway
@@ -46,6 +47,14 @@ async def reader(request: Request, gateway: Services, token: Bearer) -> None:
     if not token:
         raise Unauthenticated("send a Kubernetes token as Authorization: Bearer")
     await gateway.readers.check(token, namespace)
+
+
+async def person(request: Request, gateway: Services, token: Bearer) -> TokenIdentity:
+    """Return who asks, if they may change runs of the namespace in the path."""
+    return await gateway.readers.identify(token, request.path_params["namespace"], verb="update")
+
+
+Person = Annotated[TokenIdentity, Depends(person)]
 
 
 def body(model: type[_Model]) -> Callable[[Request], Awaitable[_Model]]:

@@ -2,32 +2,45 @@
 
 A call belongs to its task and its key, not to the attempt that asked for it: whoever asks again gets the answer that is
 there, joins the call that is in flight, or waits for the gateway that made it. Only when that gateway has died with the
-call is it sent again, and marked so.
+call is it sent again, and marked so; a tool that may not be used twice is not.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 from weakref import WeakValueDictionary
 
 from fairlead.clock import Clock
 from fairlead.errors import Conflict, FairleadError, InvalidObject, Refused, RetryableError, TerminalError, Unavailable
 from fairlead.logs import get_logger
+from fairlead.services.budgets import budget_exceeded
 from fairlead.services.outcomes import Outcome, build_answer, build_span, describe_request, to_error_info
+from fairlead.services.permits import check_call, tool_spec
 from fairlead.services.tasks import TaskContext, Tasks
-from fairlead.storage.base import CallIntent, CallRecord, CallState, Fence, Storage
-from fairlead_agent.protocol import Call, CallReply, LlmRequest, ToolRequest, call_key
+from fairlead.services.wakeups import Wakeups
+from fairlead.storage.base import (
+    ApprovalState,
+    Begun,
+    CallIntent,
+    CallRecord,
+    CallState,
+    Fence,
+    OverBudget,
+    Reservation,
+    Storage,
+)
+from fairlead_agent.protocol import Call, CallReply, LlmRequest, ToolRequest
 
 _log = get_logger(__name__)
 BEAT_SECONDS: Final = 2.0
 _DEAD_AFTER_SECONDS: Final = 3 * BEAT_SECONDS
 _LOOK_SECONDS: Final = 0.25
 _COMMIT_RETRY_SECONDS: Final = 1.0
-_KEY_PARTS: Final = 5
-_MAX_DIGITS: Final = 9
+_BUDGET_SECONDS: Final = 5.0
+"""How long a call waits for its budget before it looks again without having been told to."""
+BUDGET_TOPIC: Final = "budget"
 _Place = tuple[str, str]
 """A task and a call's key."""
 
@@ -38,25 +51,65 @@ class NonDeterministic(Conflict):
     reason = "NonDeterministic"
 
 
+class OutcomeUnknown(TerminalError):
+    """A gateway died with a call of a tool that may not be used twice."""
+
+    reason = "OutcomeUnknown"
+
+
 class ModelCaller(Protocol):
     """Asks models."""
 
-    async def ask(self, context: TaskContext, request: LlmRequest, *, timeout_seconds: float) -> Outcome:
+    def reserve(self, context: TaskContext, request: LlmRequest, *, node: str) -> Reservation | None:
+        """Return what the answer may cost at worst and what that counts against; None: no budget holds.
+
+        Raises:
+            TerminalError: the price is unknown, so that a budget cannot be kept.
+        """
+
+    async def ask(
+        self, context: TaskContext, request: LlmRequest, *, timeout_seconds: float, max_output_tokens: int | None
+    ) -> Outcome:
         """Return the answer of a Model of the run's revision, or raise."""
 
 
 class ToolCaller(Protocol):
     """Uses tools."""
 
+    def is_idempotent(self, context: TaskContext, request: ToolRequest) -> bool:
+        """Whether the call may be made twice."""
+
     async def use(self, context: TaskContext, request: ToolRequest, *, timeout_seconds: float) -> Outcome:
         """Return what the tool gave, or raise."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """A call that is to be sent."""
+
+    context: TaskContext
+    intent: CallIntent
+    request: Call
+    deadline: float
+    """By the monotonic clock."""
+    granted: int | None = None
+    """Tokens of output that the budgets leave."""
+    repeats: int = 0
 
 
 class Calls:
     """Makes calls on behalf of agents."""
 
-    def __init__(
-        self, storage: Storage, clock: Clock, *, gateway: str, tasks: Tasks, models: ModelCaller, tools: ToolCaller
+    def __init__(  # noqa: PLR0913 - everything that a call may touch
+        self,
+        storage: Storage,
+        clock: Clock,
+        *,
+        gateway: str,
+        tasks: Tasks,
+        models: ModelCaller,
+        tools: ToolCaller,
+        wakeups: Wakeups,
     ) -> None:
         self._storage = storage
         self._clock = clock
@@ -64,6 +117,7 @@ class Calls:
         self._tasks = tasks
         self._models = models
         self._tools = tools
+        self._wakeups = wakeups
         self._flights: dict[_Place, asyncio.Task[CallReply]] = {}
         self._locks: WeakValueDictionary[_Place, asyncio.Lock] = WeakValueDictionary()
 
@@ -73,11 +127,17 @@ class Calls:
         Raises:
             Fenced: the claim is over.
             NonDeterministic: the key was used with another digest.
+            Refused: the frozen workflow does not ask for it, or nobody has approved it.
         """
         context = await self._tasks.context(fence)
-        _check(context, request)
+        check_call(context, request)
+        await self._check_approval(fence, context, request)
+        deadline = self._clock.monotonic() + request.timeout_seconds
         async with self._lock((fence.task_id, request.key)):  # nobody takes a call over that has only just begun
-            begun = await self._begin(fence, context, request)
+            try:
+                begun = await self._begin(fence, context, request, deadline=deadline)
+            except TerminalError as error:  # nothing was sent: no budget, no price
+                return CallReply(error=to_error_info(error))
         return begun if isinstance(begun, CallReply) else await self._join(begun)
 
     async def beat(self) -> None:
@@ -99,23 +159,58 @@ class Calls:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
 
-    async def _begin(self, fence: Fence, context: TaskContext, request: Call) -> CallReply | asyncio.Task[CallReply]:
+    async def _check_approval(self, fence: Fence, context: TaskContext, request: Call) -> None:
+        """Let a call that requires an approval pass only if this very call was approved."""
+        tool = request.tool
+        if tool is None or not tool_spec(context.document, tool.name).get("requireApproval"):
+            return
+        found = await self._storage.get_approval(fence.task_id, request.key)
+        asked = tool.model_dump(mode="json", by_alias=True)
+        if found is None or found.state is not ApprovalState.APPROVED or found.tool != asked:
+            raise Refused(f"nobody has approved this call of the tool {tool.name}", reason="ApprovalRequired")
+
+    async def _begin(
+        self, fence: Fence, context: TaskContext, request: Call, *, deadline: float
+    ) -> CallReply | asyncio.Task[CallReply]:
         """Return the answer that is there, or the call in flight; start it where there is neither."""
         intent = self._intent(context, request)
-        record = await self._storage.begin_call(fence, intent)
+        begun = await self._admit(fence, intent, deadline)
+        record = begun.known
         if record is None:
-            return self._launch(context, intent, request, repeats=0)
+            return self._launch(_Flight(context, intent, request, deadline, begun.granted_output_tokens))
         if record.intent.digest != request.digest:
             raise NonDeterministic(f"call {request.key} was made with another request in an earlier attempt")
-        flight = self._flights.get((intent.task_id, intent.key))
-        if flight is not None:
-            return flight
-        return await self._take_over(context, replace(intent, started_at=record.intent.started_at), request)
+        known = self._flights.get((intent.task_id, intent.key))
+        if known is not None:
+            return known
+        again = replace(intent, started_at=record.intent.started_at)
+        return await self._take_over(
+            _Flight(context, again, request, deadline, record.granted_output_tokens, record.repeats + 1)
+        )
 
-    async def _take_over(
-        self, context: TaskContext, intent: CallIntent, request: Call
-    ) -> CallReply | asyncio.Task[CallReply]:
-        """Wait for the answer that another gateway will commit; send the call again if that gateway is dead."""
+    async def _admit(self, fence: Fence, intent: CallIntent, deadline: float) -> Begun:
+        """Commit an intent; wait while only calls in flight keep it from fitting into its budgets.
+
+        Raises:
+            TerminalError: it does not fit (``BudgetExceeded``).
+        """
+        while True:
+            settled = self._wakeups.arm(BUDGET_TOPIC)
+            try:
+                return await self._storage.begin_call(fence, intent)
+            except OverBudget as error:
+                left = deadline - self._clock.monotonic()
+                if intent.reservation is None:
+                    raise
+                if not error.later or left <= 0:
+                    raise budget_exceeded(error, intent.reservation) from None
+                await asyncio.wait((settled,), timeout=min(left, _BUDGET_SECONDS))
+            finally:
+                self._wakeups.disarm(settled, BUDGET_TOPIC)
+
+    async def _take_over(self, flight: _Flight) -> CallReply | asyncio.Task[CallReply]:
+        """Wait for the answer that another gateway will commit; if that gateway is dead, send the call again."""
+        intent = flight.intent
         watch = _GatewayWatch(self._storage, self._clock)
         while True:
             found = await self._storage.get_call(intent.task_id, intent.key)
@@ -124,11 +219,25 @@ class Calls:
             if found.state is CallState.DONE:
                 return _replayed(found)
             owner = found.intent.gateway
-            dead = owner == self._gateway or await watch.is_dead(owner)
-            if dead and await self._storage.repeat_call(intent, lost=owner):
-                _log.warning("call_repeated", task=intent.task_id, key=intent.key, lost=owner)
-                return self._launch(context, intent, request, repeats=found.repeats + 1)
-            await self._clock.sleep(_LOOK_SECONDS)
+            if owner == self._gateway or await watch.is_dead(owner):
+                tool = flight.request.tool
+                if tool is not None and not self._tools.is_idempotent(flight.context, tool):
+                    await self._give_up(flight, owner)
+                elif await self._storage.repeat_call(intent, lost=owner):
+                    _log.warning("call_repeated", task=intent.task_id, key=intent.key, lost=owner)
+                    return self._launch(replace(flight, repeats=found.repeats + 1))
+            else:
+                await self._clock.sleep(_LOOK_SECONDS)
+
+    async def _give_up(self, flight: _Flight, lost: str) -> None:
+        """Commit that nobody knows what became of a call, unless its answer was committed after all."""
+        intent = flight.intent
+        error = OutcomeUnknown(
+            f"the gateway died while the tool {intent.target} was used: nobody knows whether it did its work, and it "
+            "may not be used twice; look for yourself, then run again from here"
+        )
+        _log.warning("call_outcome_unknown", task=intent.task_id, key=intent.key, lost=lost)
+        await self._commit(replace(flight, repeats=0), Outcome.failed(to_error_info(error)))
 
     def _lock(self, place: _Place) -> asyncio.Lock:
         lock = self._locks.get(place)
@@ -136,10 +245,9 @@ class Calls:
             lock = self._locks[place] = asyncio.Lock()
         return lock
 
-    def _launch(
-        self, context: TaskContext, intent: CallIntent, request: Call, *, repeats: int
-    ) -> asyncio.Task[CallReply]:
-        flying = asyncio.create_task(self._fly(context, intent, request, repeats=repeats), name=f"call {intent.key}")
+    def _launch(self, flight: _Flight) -> asyncio.Task[CallReply]:
+        intent = flight.intent
+        flying = asyncio.create_task(self._fly(flight), name=f"call {intent.key}")
         place = (intent.task_id, intent.key)
         self._flights[place] = flying
         flying.add_done_callback(lambda done: self._landed(place, done))
@@ -159,10 +267,22 @@ class Calls:
                 raise Unavailable("the gateway is ending: ask again", retry_after=1) from None
             raise
 
-    async def _fly(self, context: TaskContext, intent: CallIntent, request: Call, *, repeats: int) -> CallReply:
-        outcome = await self._perform(context, request)
+    async def _fly(self, flight: _Flight) -> CallReply:
+        outcome = await self._perform(flight)
+        await self._commit(flight, outcome)
+        return outcome.reply
+
+    async def _commit(self, flight: _Flight, outcome: Outcome) -> None:
+        intent = flight.intent
         answer = build_answer(outcome, at=self._clock.now())
-        span = build_span(context, intent, request, outcome=outcome, finished_at=answer.finished_at, repeats=repeats)
+        span = build_span(
+            flight.context,
+            intent,
+            flight.request,
+            outcome=outcome,
+            finished_at=answer.finished_at,
+            repeats=flight.repeats,
+        )
         while True:
             try:
                 await self._storage.finish_call(intent.task_id, intent.key, answer, span=span)
@@ -170,12 +290,14 @@ class Calls:
                 _log.warning("call_not_committed", key=intent.key, error=str(error))
                 await self._clock.sleep(_COMMIT_RETRY_SECONDS)
             else:
-                return outcome.reply
+                return
 
-    async def _perform(self, context: TaskContext, request: Call) -> Outcome:
+    async def _perform(self, flight: _Flight) -> Outcome:
+        request = flight.request
+        left = max(flight.deadline - self._clock.monotonic(), 0.0)
         try:
-            async with asyncio.timeout(request.timeout_seconds):
-                return await self._dispatch(context, request)
+            async with asyncio.timeout(left):
+                return await self._dispatch(flight, left)
         except FairleadError as error:
             return Outcome.failed(to_error_info(error))
         except TimeoutError:
@@ -186,15 +308,23 @@ class Calls:
             bug = TerminalError(f"the gateway failed ({type(error).__name__}); see its log", reason="InternalError")
             return Outcome.failed(to_error_info(bug))
 
-    async def _dispatch(self, context: TaskContext, request: Call) -> Outcome:
+    async def _dispatch(self, flight: _Flight, seconds: float) -> Outcome:
+        context, request = flight.context, flight.request
         if request.llm is not None:
-            return await self._models.ask(context, request.llm, timeout_seconds=request.timeout_seconds)
+            return await self._models.ask(
+                context, request.llm, timeout_seconds=seconds, max_output_tokens=flight.granted
+            )
         if request.tool is not None:
-            return await self._tools.use(context, request.tool, timeout_seconds=request.timeout_seconds)
+            return await self._tools.use(context, request.tool, timeout_seconds=seconds)
         raise InvalidObject(f"a call of action {request.action} has no request")
 
     def _intent(self, context: TaskContext, request: Call) -> CallIntent:
-        target = request.llm.model if request.llm else request.tool.name if request.tool else ""
+        target, reservation = "", None
+        if request.llm is not None:
+            target = request.llm.model
+            reservation = self._models.reserve(context, request.llm, node=request.node)
+        elif request.tool is not None:
+            target = request.tool.name
         return CallIntent(
             task_id=context.task_id,
             run_uid=context.run_uid,
@@ -207,6 +337,8 @@ class Calls:
             target=target,
             request=describe_request(request),
             started_at=self._clock.now(),
+            agent=context.agent,
+            reservation=reservation,
         )
 
 
@@ -234,31 +366,3 @@ def _replayed(record: CallRecord) -> CallReply:
     if record.answer is None:
         raise Unavailable(f"the answer of call {record.intent.key} is missing", retry_after=1)
     return CallReply.model_validate(record.answer.reply).model_copy(update={"replayed": True})
-
-
-def _check(context: TaskContext, request: Call) -> None:
-    """Refuse what the frozen workflow does not ask for, whatever the pod says."""
-    if (request.llm is None) == (request.tool is None) or getattr(request, request.action) is None:
-        raise InvalidObject("a call has exactly the request of its action", field="action")
-    _check_key(request)
-    node = context.nodes.get(request.node)
-    action: Mapping[str, Any] | None = None if node is None else node.get(request.action)
-    if action is None:
-        raise Refused(f"the workflow has no node {request.node} with the action {request.action}")
-    if request.tool is not None and request.tool.name != action.get("name"):
-        raise Refused(f"node {request.node} uses the tool {action.get('name')}, not {request.tool.name}")
-    model = action.get("model") or context.document["workflow"]["spec"].get("model")
-    if request.llm is not None and request.llm.model != model:
-        raise Refused(f"node {request.node} asks the model {model}, not {request.llm.model}")
-
-
-def _check_key(request: Call) -> None:
-    parts = request.key.split("/")
-    numbers = parts[2:]
-    well_formed = (
-        len(parts) == _KEY_PARTS
-        and all(number.isdecimal() and len(number) <= _MAX_DIGITS for number in numbers)
-        and request.key == call_key(request.node, request.item, *(int(number) for number in numbers))
-    )
-    if not well_formed:
-        raise InvalidObject(f"{request.key!r} is no key of a call of node {request.node}", field="key")

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from fairlead.errors import InvalidObject
-from fairlead.storage.base import Effects, NodeRecord, RunEnd, RunState, Span
+from fairlead.storage.base import CacheEntry, Effects, NodeRecord, RunEnd, RunState, Span
 from fairlead.tracing.attributes import attributes, bounded, failure
 from fairlead.tracing.ids import node_span_id, span_id
+from fairlead_agent.graph import paths
 from fairlead_agent.protocol import Entry, Kind, Progress, State
 
 MAX_MESSAGE: Final = 4096
+REUSED: Final = "Reused"
+WAITING: Final = "Waiting"
+"""The state of a node that waits; its reason is the `fairlead_agent.protocol.WaitFor`."""
 _END_STATES: Final = {
     State.SUCCEEDED: RunState.SUCCEEDED,
     State.FAILED: RunState.FAILED,
     State.CANCELLED: RunState.CANCELLED,
 }
-_SPAN_STATUS: Final = {State.SUCCEEDED: "ok", State.FAILED: "error"}
+SPAN_STATUS: Final = {State.SUCCEEDED: "ok", State.FAILED: "error"}
 _Key = tuple[str, str | None, int]
 
 
@@ -41,25 +45,28 @@ def item_label(item: str | None) -> str:
 
 
 def fold(
-    view: View, entries: Iterable[Entry], *, attempt: int, progress: Progress | None = None
+    view: View, entries: Iterable[Entry], *, attempt: int, at: datetime, progress: Progress | None = None
 ) -> tuple[View, Effects]:
-    """Return the view after *entries* and what they change."""
-    state = _Fold(view, attempt)
+    """Return the view after *entries* of a run's journal and what they change; *at* is now, by our own clock."""
+    state = _Fold(view, attempt, at)
     for entry in entries:
         state.add(entry)
     return state.result(progress)
 
 
 class _Fold:
-    def __init__(self, view: View, attempt: int) -> None:
+    def __init__(self, view: View, attempt: int, at: datetime) -> None:
         self._view = view
         self._attempt = attempt
+        self._at = at
         self._length = view.length
         self._started_at = view.started_at
         self._open = dict(view.open)
         self._records: dict[_Key, NodeRecord] = {}
         self._spans: dict[str, Span] = {}
         self._end: RunEnd | None = None
+        self._cached: dict[str, CacheEntry] = {}
+        self._reused = 0
 
     def add(self, entry: Entry) -> None:
         if self._length == 0:
@@ -68,13 +75,19 @@ class _Fold:
         self._length += 1
         match entry.kind:
             case Kind.NODE_STARTED | Kind.ITEM_STARTED:
-                self._start(entry)
+                self._put(entry, "Running", at=entry.at)
             case Kind.TRY_FAILED:
-                self._try_failed(entry)
+                self._put(entry, "Retrying", at=entry.at)
+            case Kind.WAITING:
+                self._put(entry, WAITING, at=entry.at)
             case Kind.NODE_FINISHED | Kind.ITEM_FINISHED:
                 self._finish(entry)
             case Kind.RUN_FINISHED:
                 self._end_run(entry)
+            case Kind.TURN_FINISHED:
+                raise InvalidObject("a run does not end as a turn does", field="entries", reason="InvalidRequest")
+            case Kind.REPEATED | Kind.RUN_ENDING | Kind.CHECKPOINT:
+                pass  # what follows from them is said by later entries
 
     def result(self, progress: Progress | None) -> tuple[View, Effects]:
         view = replace(self._view, length=self._length, started_at=self._started_at, open=self._open)
@@ -85,55 +98,33 @@ class _Fold:
             total=None if progress is None else progress.total,
             current=None if progress is None else tuple(progress.current[:10]),
             end=self._end,
+            cached=tuple(self._cached.values()),
+            reused=self._reused,
         )
 
-    def _start(self, entry: Entry) -> None:
-        key = (entry.node, entry.item, entry.iteration)
-        known = self._open.get(key)  # a later attempt starts again what was not finished
-        began = entry.at if known is None or known.started_at is None else known.started_at
-        self._put(key, self._record(entry, state="Running", started_at=began, tries=entry.try_number))
-
-    def _try_failed(self, entry: Entry) -> None:
+    def _put(self, entry: Entry, state: str, *, at: datetime) -> None:
+        """Note that something began, or goes on in another way. A later attempt starts again what was not finished."""
         key = (entry.node, entry.item, entry.iteration)
         known = self._open.get(key)
-        reason, message = _why(entry)
-        self._put(
-            key,
-            self._record(
-                entry,
-                state="Retrying",
-                started_at=entry.at if known is None else known.started_at,
-                tries=entry.try_number,
-                reason=reason,
-                message=message,
-            ),
-        )
+        began = at if known is None or known.started_at is None else known.started_at
+        record = self._record(entry, state=state, started_at=began)
+        self._open[key] = self._records[key] = record
+        self._span(key, record, "unset")
 
     def _finish(self, entry: Entry) -> None:
         key = (entry.node, entry.item, entry.iteration)
         known = self._open.pop(key, None)
-        reason, message = _why(entry)
-        record = self._record(
-            entry,
-            state=_needed_state(entry).value,
-            started_at=None if known is None else known.started_at,
-            tries=entry.try_number,
-            reason=reason,
-            message=message,
-        )
-        self._records[key] = replace(record, output=entry.output, finished_at=entry.at)
-        self._span(key, self._records[key], _SPAN_STATUS.get(_needed_state(entry), "unset"))
+        state = _needed_state(entry)
+        record = self._record(entry, state=state.value, started_at=None if known is None else known.started_at)
+        self._records[key] = replace(record, output=entry.output, finished_at=entry.at, reused=entry.reused)
+        self._span(key, self._records[key], SPAN_STATUS.get(state, "unset"))
+        self._reused += entry.reason == REUSED and entry.kind is Kind.NODE_FINISHED
+        if entry.cache_seconds and entry.digest and state is State.SUCCEEDED and not entry.reused:
+            until = self._at + timedelta(seconds=entry.cache_seconds)
+            self._cached[entry.digest] = CacheEntry(entry.digest, entry.output, self._view.run_uid, self._at, until)
 
-    def _record(
-        self,
-        entry: Entry,
-        *,
-        state: str,
-        started_at: datetime | None,
-        tries: int,
-        reason: str = "",
-        message: str = "",
-    ) -> NodeRecord:
+    def _record(self, entry: Entry, *, state: str, started_at: datetime | None) -> NodeRecord:
+        reason, message = _why(entry)
         return NodeRecord(
             run_uid=self._view.run_uid,
             node=entry.node,
@@ -142,14 +133,10 @@ class _Fold:
             state=state,
             reason=reason,
             message=message,
-            tries=tries,
+            tries=entry.try_number,
             attempt=self._attempt,
             started_at=started_at,
         )
-
-    def _put(self, key: _Key, record: NodeRecord) -> None:
-        self._open[key] = self._records[key] = record
-        self._span(key, record, "unset")
 
     def _span(self, key: _Key, record: NodeRecord, status: str) -> None:
         node, item, iteration = key
@@ -161,8 +148,8 @@ class _Fold:
         self._spans[own] = Span(
             run_uid=uid,
             span_id=own,
-            parent_id=span_id(uid) if item is None else node_span_id(uid, node, None, iteration),
-            name=node if item is None else f"{node}[{bounded(item, 64)}]",
+            parent_id=_around(uid, node) if item is None else node_span_id(uid, node, None, iteration),
+            name=bounded(node if item is None else f"{node}[{item[:64]}]", 256),
             kind="node" if item is None else "item",
             started_at=began,
             finished_at=record.finished_at,
@@ -193,7 +180,13 @@ class _Fold:
         reason, message = _why(entry)
         self._end = RunEnd(state, reason or state.value, message, entry.output, entry.at)
         extra = {} if state is RunState.SUCCEEDED else failure(self._end.reason, message)
-        self._root(finished_at=entry.at, status=_SPAN_STATUS.get(_needed_state(entry), "unset"), extra=extra)
+        self._root(finished_at=entry.at, status=SPAN_STATUS.get(_needed_state(entry), "unset"), extra=extra)
+
+
+def _around(uid: str, path: str) -> str:
+    """Return the span that a node lies in: the run's, or that of the node whose sub-workflow it is part of."""
+    outer = paths.parent(path)
+    return span_id(uid) if outer is None else node_span_id(uid, *outer)
 
 
 def _needed_state(entry: Entry) -> State:
@@ -203,6 +196,8 @@ def _needed_state(entry: Entry) -> State:
 
 
 def _why(entry: Entry) -> tuple[str, str]:
+    if entry.kind is Kind.WAITING:
+        return ("" if entry.wait is None else entry.wait.kind.value), ""
     if entry.error is None:
         return entry.reason, ""
     return entry.reason or entry.error.reason, entry.error.message[:MAX_MESSAGE]
@@ -216,7 +211,8 @@ def _node_attributes(record: NodeRecord, item: str | None, iteration: int) -> Ma
         fairlead__tries=record.tries if record.tries > 1 else None,
         fairlead__attempt=record.attempt,
         fairlead__state=record.state,
-        fairlead__reason=record.reason if record.state == "Skipped" else None,
+        fairlead__reason=record.reason if record.state == "Skipped" or record.reused else None,
+        fairlead__reused=record.reused,
     )
     failed = record.state in {"Failed", "Retrying", "Cancelled"}
     return {**known, **(failure(record.reason, record.message) if failed else {})}

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, Final
 
 import orjson
 
 from fairlead.clock import Clock
-from fairlead.errors import TerminalError
+from fairlead.errors import InvalidObject, TerminalError
 from fairlead.logs import redact
 from fairlead.services.effects import View, fold
 from fairlead.services.tasks import TaskContext, Tasks
+from fairlead.services.turns import TurnView, fold_turn
 from fairlead.storage.base import Effects, Fence, LogRecord, RunState, Storage
-from fairlead_agent.protocol import Append, Entry, Kind, Logs
+from fairlead_agent.protocol import Append, Entry, Kind, Logs, Progress
 
 MAX_OUTPUT_BYTES: Final = 1 << 20
 MAX_LOG_TEXT: Final = 16 << 10
 _KEPT: Final = 1024
+_CACHE_SECONDS: Final = 86_400
+"""The API's default of `cache.ttlSeconds`, which has none on the wire inside nodes."""
 
 
 class TooLarge(TerminalError):
@@ -34,7 +39,7 @@ class Journal:
         self._storage = storage
         self._tasks = tasks
         self._clock = clock
-        self._views: OrderedDict[str, View] = OrderedDict()
+        self._views: OrderedDict[str, View | TurnView] = OrderedDict()
 
     async def append(self, fence: Fence, request: Append, *, size: int) -> int:
         """Commit entries with their effects; return the journal's length.
@@ -43,22 +48,20 @@ class Journal:
 
         Raises:
             Fenced: the claim is over.
+            InvalidObject: the task has no such node, or writes no such entries.
             TooLarge: an output is over 1 MiB.
         """
         if size > MAX_OUTPUT_BYTES:
             _check_outputs(request.entries)
         context = await self._tasks.context(fence)
+        entries = [_checked(context, entry) for entry in request.entries]
         before = await self._view(context, request.first)
-        after, effects = fold(before, request.entries, attempt=request.attempt, progress=request.progress)
+        now = self._clock.now()
+        after, effects = _fold(context, before, entries, attempt=request.attempt, at=now, progress=request.progress)
         effects = await self._with_cancel_reason(context, effects)
-        length = await self._storage.append(
-            fence,
-            first=request.first,
-            entries=[_wire(entry) for entry in request.entries],
-            effects=effects,
-            at=self._clock.now(),
-        )
-        self._keep(fence.task_id, after, ended=effects.end is not None)
+        wire = [_wire(entry) for entry in entries]
+        length = await self._storage.append(fence, first=request.first, entries=wire, effects=effects, at=now)
+        self._keep(fence.task_id, after, ended=effects.end is not None or effects.turn is not None)
         return length
 
     async def log(self, fence: Fence, request: Logs) -> None:
@@ -75,20 +78,21 @@ class Journal:
             ]
         )
 
-    async def _view(self, context: TaskContext, first: int) -> View:
+    async def _view(self, context: TaskContext, first: int) -> View | TurnView:
         known = self._views.get(context.task_id)
         if known is not None and known.length == first:
             return known
-        empty = View(context.run_uid, context.name, started_at=context.started_at)
+        view = _empty(context)
         if first == 0:
-            return empty
+            return view
         stored = await self._storage.journal(context.task_id)  # written through another gateway, or before a restart
-        view = empty
+        now = self._clock.now()
         for raw in stored[:first]:
-            view, _ = fold(view, (Entry.model_validate(raw),), attempt=int(raw.get("attempt", 1)))
+            entry = Entry.model_validate(raw)
+            view, _ = _fold(context, view, [entry], attempt=int(raw.get("attempt", 1)), at=now)
         return view
 
-    def _keep(self, task_id: str, view: View, *, ended: bool) -> None:
+    def _keep(self, task_id: str, view: View | TurnView, *, ended: bool) -> None:
         self._views.pop(task_id, None)
         if not ended:
             self._views[task_id] = view
@@ -103,6 +107,40 @@ class Journal:
         if run is None or not run.cancel_reason:
             return effects
         return replace(effects, end=replace(effects.end, reason=run.cancel_reason))
+
+
+def _empty(context: TaskContext) -> View | TurnView:
+    if context.turn is not None:
+        return TurnView()
+    return View(context.run_uid, context.name, started_at=context.started_at)
+
+
+def _fold(
+    context: TaskContext,
+    view: View | TurnView,
+    entries: Sequence[Entry],
+    *,
+    attempt: int,
+    at: datetime,
+    progress: Progress | None = None,
+) -> tuple[View | TurnView, Effects]:
+    if isinstance(view, TurnView):
+        return fold_turn(context, view, entries, attempt=attempt)
+    return fold(view, entries, attempt=attempt, at=at, progress=progress)
+
+
+def _checked(context: TaskContext, entry: Entry) -> Entry:
+    """Return an entry if it is about a node of the frozen document, and keeps no more than that allows."""
+    if not entry.node:
+        return entry
+    node = context.node(entry.node)
+    if node is None:
+        raise InvalidObject(f"the workflow has no node {entry.node[:200]}", field="entries", reason="InvalidRequest")
+    if entry.cache_seconds is None:
+        return entry
+    cache = node.get("cache")
+    seconds = 0 if cache is None else min(entry.cache_seconds, cache.get("ttlSeconds") or _CACHE_SECONDS)
+    return entry.model_copy(update={"cache_seconds": seconds or None})
 
 
 def _wire(entry: Entry) -> dict[str, Any]:

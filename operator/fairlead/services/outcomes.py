@@ -13,7 +13,7 @@ from fairlead.logs import REDACTED, names_secret, redact
 from fairlead.services.tasks import TaskContext
 from fairlead.storage.base import CallAnswer, CallIntent, Span
 from fairlead.tracing.attributes import attributes, bounded, failure
-from fairlead.tracing.ids import call_span_id, node_span_id
+from fairlead.tracing.ids import call_span_id, node_span_id, turn_span_id
 from fairlead_agent.protocol import Call, CallReply, ErrorInfo
 
 PICODOLLARS: Final = 10**12
@@ -81,18 +81,18 @@ def build_span(
 ) -> Span:
     """Return the span of a call, below that of its node or item."""
     error = outcome.reply.error
-    iteration = int(request.key.split("/")[2])
     known = attributes(
         fairlead__action=intent.action,
         fairlead__call__key=intent.key,
+        fairlead__agent=intent.agent,
         fairlead__repeats=repeats or None,
         fairlead__cost__usd=dollars(outcome.cost) if outcome.priced else None,
         fairlead__scripted=outcome.reply.scripted or None,
     )
     return Span(
         run_uid=context.run_uid,
-        span_id=call_span_id(context.run_uid, intent.key),
-        parent_id=node_span_id(context.run_uid, request.node, request.item, iteration),
+        span_id=call_span_id(context.run_uid, intent.key, "" if context.turn is None else context.task_id),
+        parent_id=_around(context, request),
         name=f"{'chat' if intent.action == 'llm' else 'execute_tool'} {intent.target}",
         kind="call",
         started_at=intent.started_at,
@@ -104,6 +104,14 @@ def build_span(
             **({} if error is None else failure(error.reason, error.message)),
         },
     )
+
+
+def _around(context: TaskContext, request: Call) -> str:
+    """Return the span that a call lies in: its turn's, its item's, or its node's."""
+    if context.turn is not None:
+        return turn_span_id(context.run_uid, context.task_id)
+    iteration = int(request.key.rsplit("/", 3)[1])
+    return node_span_id(context.run_uid, request.node, request.item, iteration)
 
 
 def describe_request(request: Call) -> dict[str, Any]:

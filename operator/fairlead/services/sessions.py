@@ -27,6 +27,7 @@ _MAX_LEASE_DIGITS: Final = 5
 _BEATS_PER_LEASE: Final = 3
 _LOOK_AGAIN_SECONDS: Final = 5.0
 _FORGOTTEN_AFTER_BEATS: Final = 2
+TOPIC: Final = "queue"
 _DEAD_PHASES: Final = frozenset({"Succeeded", "Failed"})
 
 
@@ -136,15 +137,20 @@ class Sessions:
         return session
 
     async def heartbeat(self, session: AgentSession, request: Heartbeat) -> HeartbeatReply:
-        """Renew the pod's Lease and say what it should do about its tasks."""
+        """Renew the pod's Lease and say what it should do about its tasks.
+
+        A turn is not cancelled with its run, which may still need an agent for its ``finally``: whoever asked for it
+        ends it, and with the run's end it is lost.
+        """
         drain = await self._renew(session)
         held = [task for task in await self._storage.tasks_of_pod(session.pod_uid) if task.session == session.id]
         runs = {run.uid: run for run in await self._storage.get_runs([task.run_uid for task in held])}
         mine = {task.id for task in held}
         await self._give_back_unclaimed(session, {task.id: task.attempt for task in held}, set(request.tasks))
         return HeartbeatReply(
-            cancel=tuple(t.id for t in held if t.run_uid in runs and runs[t.run_uid].cancel_reason),
+            cancel=tuple(t.id for t in held if t.kind == "run" and t.run_uid in runs and runs[t.run_uid].cancel_reason),
             lost=tuple(task for task in request.tasks if task not in mine),
+            suspend=tuple(t.id for t in held if t.run_uid in runs and runs[t.run_uid].suspended),
             drain=drain,
         )
 
@@ -157,7 +163,7 @@ class Sessions:
         """
         deadline = self._clock.monotonic() + request.wait_seconds
         while True:
-            armed = self._wakeups.arm(session.pool)
+            armed = self._wakeups.arm(TOPIC, session.pool)
             try:
                 if self.closing or await gone():
                     return []
@@ -167,7 +173,7 @@ class Sessions:
                     return await self._hand_out(session, claimed, gone=gone)
                 await asyncio.wait((armed,), timeout=min(left, _LOOK_AGAIN_SECONDS))
             finally:
-                self._wakeups.disarm(session.pool, armed)
+                self._wakeups.disarm(armed, TOPIC, key=session.pool)
 
     async def release(self, fence: Fence, *, reason: str) -> None:
         """Take a task back from a pod.
@@ -187,7 +193,7 @@ class Sessions:
             return []
         for one in claimed:
             fence = Fence(one.task.id, session.id, one.task.attempt)
-            await self._tasks.remember(fence, one.run, one.revision.document)
+            self._tasks.remember(fence, one.task, one.run, document=one.revision.document)
             _log.info(
                 "task_claimed",
                 task=one.task.id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,14 +10,18 @@ from datetime import datetime
 from typing import Any, Final
 
 from fairlead.errors import TerminalError
-from fairlead.storage.base import Fence, Run, Storage
+from fairlead.storage.base import Fence, Run, Storage, Task
+from fairlead_agent.graph import paths
+from fairlead_agent.protocol import StartTurn
 
 _KEPT: Final = 2048
+_STEP: Final = r"@?[A-Za-z][A-Za-z0-9_]{0,62}"
+_PATH: Final = re.compile(rf"(?:{_STEP}(?:\[[^\[\]/#]*\])?(?:#\d{{1,9}}\.\d{{1,9}})?/)*{_STEP}")
 
 
 @dataclass(frozen=True, slots=True)
 class TaskContext:
-    """The part of a run that is the same from its claim to its end."""
+    """The part of a task that is the same from its claim to its end."""
 
     task_id: str
     run_uid: str
@@ -25,12 +30,38 @@ class TaskContext:
     workflow: str
     started_at: datetime | None
     document: Mapping[str, Any]
-    """The frozen revision: ``workflow``, ``agents``, ``models``, ``tools``."""
+    """The frozen revision: ``workflow``, ``workflows``, ``agents``, ``models``, ``tools``."""
+    cluster: str = ""
+    run_budget: Mapping[str, Any] | None = None
+    """``WorkflowRun.spec.budget``, as on the wire."""
+    turn: StartTurn | None = None
+    """What was asked for, where the task is an agent's turn."""
+    requested_at: datetime | None = None
+    """When the turn was asked for."""
+    deadline: datetime | None = None
 
     @property
-    def nodes(self) -> Mapping[str, Mapping[str, Any]]:
-        """The declared nodes, by name."""
-        return {node["name"]: node for node in self.document["workflow"]["spec"].get("nodes") or ()}
+    def agent(self) -> str:
+        """The name of the Agent whose turn it is, or nothing."""
+        return "" if self.turn is None else self.turn.agent
+
+    def definition(self, path: str) -> Mapping[str, Any] | None:
+        """Return the frozen node, or handler, that *path* leads to, or into."""
+        return paths.definition(self.document, path)
+
+    def node(self, path: str) -> Mapping[str, Any] | None:
+        """Return the frozen node, or handler, whose path this is to the letter: for what a pod says."""
+        return self.definition(path) if _PATH.fullmatch(path) else None
+
+    def default_model(self, path: str) -> str:
+        """Return the Model that the node at *path* asks unless it names another."""
+        scope = paths.scope(self.document, path) or {}
+        return str(scope.get("model") or self.document["workflow"]["spec"].get("model") or "")
+
+    def agent_spec(self) -> Mapping[str, Any]:
+        """Return the frozen Agent whose turn it is."""
+        found: Mapping[str, Any] = (self.document.get("agents") or {}).get(self.agent) or {}
+        return found
 
 
 class Tasks:
@@ -54,17 +85,34 @@ class Tasks:
         run = await self._storage.get_run(task.run_uid)
         if run is None:
             raise TerminalError(f"run {task.run_uid} is gone", reason="RunNotFound")
-        return await self.remember(fence, run)
+        revision = await self._storage.get_revision(run.revision)
+        if revision is None:
+            raise TerminalError(f"revision {run.revision} of run {run.uid} is gone", reason="RevisionNotFound")
+        return self.remember(fence, task, run, document=revision.document)
 
-    async def remember(self, fence: Fence, run: Run, document: Mapping[str, Any] | None = None) -> TaskContext:
+    def remember(self, fence: Fence, task: Task, run: Run, *, document: Mapping[str, Any]) -> TaskContext:
         """Keep and return a task's context; the oldest is forgotten."""
-        if document is None:
-            revision = await self._storage.get_revision(run.revision)
-            if revision is None:
-                raise TerminalError(f"revision {run.revision} of run {run.uid} is gone", reason="RevisionNotFound")
-            document = revision.document
-        context = TaskContext(fence.task_id, run.uid, run.namespace, run.name, run.workflow, run.started_at, document)
+        context = build_context(task, run, document)
         self._contexts[fence] = context
         while len(self._contexts) > _KEPT:
             self._contexts.popitem(last=False)
         return context
+
+
+def build_context(task: Task, run: Run, document: Mapping[str, Any]) -> TaskContext:
+    """Return what stays the same of a task."""
+    asked = task.request.get("requestedAt")
+    return TaskContext(
+        task_id=task.id,
+        run_uid=run.uid,
+        namespace=run.namespace,
+        name=run.name,
+        workflow=run.workflow,
+        started_at=run.started_at,
+        document=document,
+        cluster=run.cluster,
+        run_budget=run.budget,
+        turn=StartTurn.model_validate(task.request) if task.kind == "turn" else None,
+        requested_at=datetime.fromisoformat(asked) if asked else None,
+        deadline=task.deadline,
+    )

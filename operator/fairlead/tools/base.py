@@ -42,6 +42,9 @@ class Tool(Protocol):
     schema: Mapping[str, Any]
     """JSON Schema of the arguments."""
 
+    def is_idempotent(self, arguments: Mapping[str, Any]) -> bool:
+        """Whether these arguments may be used twice: a call whose outcome is unknown is then made again."""
+
     async def use(self, arguments: Mapping[str, Any], context: ToolContext) -> Any:
         """Return the result, which is JSON.
 

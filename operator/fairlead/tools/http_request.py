@@ -12,6 +12,8 @@ from fairlead.egress import Fetch, fetch
 from fairlead.tools.base import MAX_RESULT_BYTES, ToolContext
 
 _DEFAULT_SECONDS: Final = 30
+READS: Final = frozenset({"GET", "HEAD"})
+"""The methods that change nothing at the other side."""
 
 
 class HttpRequest:
@@ -36,6 +38,10 @@ class HttpRequest:
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
+
+    def is_idempotent(self, arguments: Mapping[str, Any]) -> bool:
+        """Whether nothing is changed at the other side."""
+        return arguments.get("method", "GET") in READS
 
     async def use(self, arguments: Mapping[str, Any], context: ToolContext) -> Any:
         """Send the request."""

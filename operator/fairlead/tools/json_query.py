@@ -24,6 +24,11 @@ class JsonQuery:
     def __init__(self, children: Children) -> None:
         self._children = children
 
+    def is_idempotent(self, arguments: Mapping[str, Any]) -> bool:
+        """It computes and changes nothing."""
+        del arguments
+        return True
+
     async def use(self, arguments: Mapping[str, Any], context: ToolContext) -> Any:
         """Evaluate the expression, in a child process."""
         return await self._children.run("json_query", dict(arguments), context)

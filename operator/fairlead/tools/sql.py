@@ -55,6 +55,11 @@ class Sql:
     def __init__(self, children: Children) -> None:
         self._children = children
 
+    def is_idempotent(self, arguments: Mapping[str, Any]) -> bool:
+        """It computes and changes nothing."""
+        del arguments
+        return True
+
     async def use(self, arguments: Mapping[str, Any], context: ToolContext) -> Any:
         """Load the tables and run the query."""
         tables = []

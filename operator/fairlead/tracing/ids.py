@@ -21,6 +21,11 @@ def node_span_id(run_uid: str, node: str, item: str | None, iteration: int) -> s
     return span_id(run_uid, "node", node, iteration, *(() if item is None else ("item", item)))
 
 
-def call_span_id(run_uid: str, key: str) -> str:
-    """Return the id of a call's span."""
-    return span_id(run_uid, "call", key)
+def turn_span_id(run_uid: str, task_id: str) -> str:
+    """Return the id of the span of an agent's turn, which is a task of its own."""
+    return span_id(run_uid, "turn", task_id)
+
+
+def call_span_id(run_uid: str, key: str, turn: str = "") -> str:
+    """Return the id of a call's span; *turn* is the id of the task of an agent's turn that made it."""
+    return span_id(run_uid, "call", key, *((turn,) if turn else ()))

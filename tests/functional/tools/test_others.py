@@ -105,6 +105,10 @@ async def test_use_result_nested_beyond_measure_is_a_failed_tool() -> None:
     class Deep:
         name, description, schema = "deep", "nests", {"type": "object"}
 
+        def is_idempotent(self, arguments: Any) -> bool:
+            del arguments
+            return True
+
         async def use(self, arguments: Any, context: ToolContext) -> Any:
             del arguments, context
             return deep

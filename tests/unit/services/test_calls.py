@@ -15,8 +15,9 @@ from fairlead.errors import InvalidObject, Refused, RetryableError, Unavailable
 from fairlead.services.calls import Calls, NonDeterministic
 from fairlead.services.outcomes import Outcome, build_answer
 from fairlead.services.tasks import TaskContext, Tasks
+from fairlead.services.wakeups import Wakeups
 from fairlead.storage import Storage
-from fairlead.storage.base import CallState, Fence, Fenced, QueuedTask
+from fairlead.storage.base import CallState, Fence, Fenced, QueuedTask, Reservation
 from fairlead.testing.clock import FakeClock
 from fairlead.testing.storage import NOW, make_revision, make_run, make_session, make_task, sqlite_storage
 from fairlead_agent.protocol import Call, CallReply, LlmRequest, Message, ToolRequest, Usage, call_key
@@ -38,8 +39,23 @@ class Outside:
     go: asyncio.Event = field(default_factory=asyncio.Event)
     started: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def ask(self, context: TaskContext, request: LlmRequest, *, timeout_seconds: float) -> Outcome:
+    reservation: Reservation | None = None
+    idempotent: bool = True
+    granted: int | None = None
+
+    def reserve(self, context: TaskContext, request: LlmRequest, *, node: str) -> Reservation | None:
+        del context, request, node
+        return self.reservation
+
+    def is_idempotent(self, context: TaskContext, request: ToolRequest) -> bool:
+        del context, request
+        return self.idempotent
+
+    async def ask(
+        self, context: TaskContext, request: LlmRequest, *, timeout_seconds: float, max_output_tokens: int | None
+    ) -> Outcome:
         del context, request, timeout_seconds
+        self.granted = max_output_tokens
         self.asked += 1
         self.started.set()
         await self.go.wait()
@@ -48,7 +64,8 @@ class Outside:
         return self.answer
 
     async def use(self, context: TaskContext, request: ToolRequest, *, timeout_seconds: float) -> Outcome:
-        return await self.ask(context, LlmRequest(model=request.name, messages=()), timeout_seconds=timeout_seconds)
+        asked = LlmRequest(model=request.name, messages=())
+        return await self.ask(context, asked, timeout_seconds=timeout_seconds, max_output_tokens=None)
 
 
 @pytest.fixture
@@ -67,7 +84,9 @@ async def claim(storage: Storage, pod: str = "pod-1") -> Fence:
 
 
 def calls(storage: Storage, outside: Outside, *, gateway: str = "gateway-1", clock: Any = None) -> Calls:
-    return Calls(storage, clock or SystemClock(), gateway=gateway, tasks=Tasks(storage), models=outside, tools=outside)
+    now = clock or SystemClock()
+    wakeups = Wakeups(storage, now, "budget")
+    return Calls(storage, now, gateway=gateway, tasks=Tasks(storage), models=outside, tools=outside, wakeups=wakeups)
 
 
 def ask(fence: Fence, **changes: Any) -> Call:

@@ -17,6 +17,7 @@ from fairlead_agent.protocol import Entry, ErrorInfo, Kind, Progress, State
 RUN = "run-1"
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 EMPTY = View(RUN, "triage-1")
+NOW = START + timedelta(days=1)
 
 
 def at(seconds: int) -> datetime:
@@ -46,7 +47,7 @@ def folded(*batches: tuple[Entry, ...]) -> tuple[dict[tuple[str, str], NodeRecor
     spans: dict[str, Span] = {}
     view = EMPTY
     for batch in batches:
-        view, effects = fold(view, batch, attempt=1)
+        view, effects = fold(view, batch, attempt=1, at=NOW)
         nodes |= {(record.node, record.item): record for record in effects.nodes}
         spans |= {span.span_id: span for span in effects.spans}
     return nodes, spans
@@ -88,8 +89,8 @@ def test_fold_retry_is_shown_while_it_waits() -> None:
 
 
 def test_fold_later_attempt_keeps_the_first_start() -> None:
-    view, _ = fold(EMPTY, (entry(Kind.NODE_STARTED, 0, node="a"),), attempt=1)
-    _, effects = fold(view, (entry(Kind.NODE_STARTED, 60, node="a"),), attempt=2)
+    view, _ = fold(EMPTY, (entry(Kind.NODE_STARTED, 0, node="a"),), attempt=1, at=NOW)
+    _, effects = fold(view, (entry(Kind.NODE_STARTED, 60, node="a"),), attempt=2, at=NOW)
     assert (effects.nodes[0].started_at, effects.nodes[0].attempt) == (at(0), 2)
 
 
@@ -113,7 +114,7 @@ def test_fold_later_attempt_keeps_the_first_start() -> None:
     ],
 )
 def test_fold_end_of_the_run(given_entry: Entry, state: RunState, reason: str, message: str) -> None:
-    _, effects = fold(EMPTY, (given_entry,), attempt=1)
+    _, effects = fold(EMPTY, (given_entry,), attempt=1, at=NOW)
     assert effects.end is not None
     assert (effects.end.state, effects.end.reason, effects.end.message) == (state, reason, message)
 
@@ -121,11 +122,11 @@ def test_fold_end_of_the_run(given_entry: Entry, state: RunState, reason: str, m
 @pytest.mark.parametrize("state", [State.SKIPPED, None])
 def test_fold_run_that_ends_as_nothing_is_refused(state: State | None) -> None:
     with pytest.raises(InvalidObject):
-        fold(EMPTY, (entry(Kind.RUN_FINISHED, state=state),), attempt=1)
+        fold(EMPTY, (entry(Kind.RUN_FINISHED, state=state),), attempt=1, at=NOW)
 
 
 def test_fold_progress_is_passed_on() -> None:
-    _, effects = fold(EMPTY, (), attempt=1, progress=Progress(done=1, total=3, current=("a",)))
+    _, effects = fold(EMPTY, (), attempt=1, at=NOW, progress=Progress(done=1, total=3, current=("a",)))
     assert (effects.done, effects.total, effects.current) == (1, 3, ("a",))
 
 

@@ -19,7 +19,7 @@ from fairlead.storage.base import Fence, Fenced, TaskState
 from fairlead.testing.clock import FakeClock
 from fairlead.testing.kube import FakeKube
 from fairlead.testing.storage import CLUSTER, NAMESPACE, NOW, make_revision, make_run, make_task, sqlite_storage
-from fairlead_agent.protocol import Claim, Heartbeat, Register
+from fairlead_agent.protocol import PROTOCOL, Claim, Heartbeat, Register
 
 REGISTER = Register(version="0.1.0", concurrency=2)
 
@@ -161,7 +161,7 @@ async def test_register_pod_that_is_no_agent_is_refused(world: World) -> None:
 
 
 async def test_register_another_protocol_is_refused(world: World) -> None:
-    with pytest.raises(UnknownProtocol, match="protocol 1"):
+    with pytest.raises(UnknownProtocol, match=f"protocol {PROTOCOL}"):
         await world.sessions.register(await world.pod(), Register(protocol=99, version="9"))
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel
@@ -11,7 +10,7 @@ from starlette.responses import Response
 
 from fairlead.gateway.deps import Agent, Bearer, Services, body
 from fairlead.gateway.errors import JsonResponse
-from fairlead.storage.base import AgentSession, Claimed, Fence
+from fairlead.storage.base import AgentSession, Fence
 from fairlead_agent import protocol
 
 router = APIRouter(prefix="/v1")
@@ -44,7 +43,7 @@ async def claim(
     """Hand out tasks."""
     claimed = await gateway.sessions.claim(session, asked, gone=request.is_disconnected)
     now = gateway.clock.now()
-    return JsonResponse({"tasks": [show_task(one, now) for one in claimed]})
+    return JsonResponse({"tasks": [await gateway.handout.show(one, now) for one in claimed]})
 
 
 @router.post("/tasks/{task_id}/journal")
@@ -96,19 +95,75 @@ async def release(
     return Response(status_code=_NO_CONTENT)
 
 
-def show_task(claimed: Claimed, now: datetime) -> dict[str, Any]:
-    """Return a `fairlead_agent.protocol.Task` as JSON."""
-    task, run = claimed.task, claimed.run
-    left = None if task.deadline is None else max(0.0, (task.deadline - now).total_seconds())
-    return {
-        "id": task.id,
-        "attempt": task.attempt,
-        "run": {"uid": run.uid, "namespace": run.namespace, "name": run.name, "workflow": run.workflow},
-        "spec": claimed.revision.document["workflow"]["spec"],
-        "inputs": run.inputs,
-        "remainingSeconds": left,
-        "journal": claimed.journal,
-    }
+@router.post("/tasks/{task_id}/signals")
+async def signals(
+    task_id: str,
+    gateway: Services,
+    session: Agent,
+    request: Request,
+    asked: Annotated[protocol.AwaitSignals, Depends(body(protocol.AwaitSignals))],
+) -> Response:
+    """Tell what a task waits for, when it comes."""
+    fence = _fence(task_id, session, asked.attempt)
+    return _reply(await gateway.waiting.signals(fence, asked, gone=request.is_disconnected))
+
+
+@router.post("/tasks/{task_id}/park")
+async def park(
+    task_id: str,
+    gateway: Services,
+    session: Agent,
+    asked: Annotated[protocol.Park, Depends(body(protocol.Park))],
+) -> Response:
+    """Take a task back until what it waits for comes."""
+    return _reply(await gateway.waiting.park(_fence(task_id, session, asked.attempt), asked))
+
+
+@router.post("/tasks/{task_id}/approvals")
+async def ask_approval(
+    task_id: str,
+    gateway: Services,
+    session: Agent,
+    asked: Annotated[protocol.AskApproval, Depends(body(protocol.AskApproval))],
+) -> Response:
+    """Ask people."""
+    await gateway.approvals.ask(_fence(task_id, session, asked.attempt), asked)
+    return Response(status_code=_NO_CONTENT)
+
+
+@router.post("/tasks/{task_id}/turns")
+async def start_turn(
+    task_id: str,
+    gateway: Services,
+    session: Agent,
+    asked: Annotated[protocol.StartTurn, Depends(body(protocol.StartTurn))],
+) -> Response:
+    """Hand a task to an agent."""
+    await gateway.turns.start(_fence(task_id, session, asked.attempt), asked)
+    return Response(status_code=_NO_CONTENT)
+
+
+@router.post("/tasks/{task_id}/turns/cancel")
+async def cancel_turns(
+    task_id: str,
+    gateway: Services,
+    session: Agent,
+    asked: Annotated[protocol.CancelTurns, Depends(body(protocol.CancelTurns))],
+) -> Response:
+    """End turns that nobody waits for any more."""
+    await gateway.turns.cancel(_fence(task_id, session, asked.attempt), asked)
+    return Response(status_code=_NO_CONTENT)
+
+
+@router.post("/tasks/{task_id}/cache")
+async def cache(
+    task_id: str,
+    gateway: Services,
+    session: Agent,
+    asked: Annotated[protocol.CacheLookup, Depends(body(protocol.CacheLookup))],
+) -> Response:
+    """Look a result up."""
+    return _reply(await gateway.results.cached(_fence(task_id, session, asked.attempt), asked))
 
 
 def _fence(task_id: str, session: AgentSession, attempt: int) -> Fence:

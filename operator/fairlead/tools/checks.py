@@ -1,0 +1,58 @@
+"""Checks what goes into a tool and what comes out. Offline, in linear time, and without repeating what was given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+import jsonschema_rs
+import orjson
+
+from fairlead.tools.base import MAX_INPUT_BYTES, MAX_RESULT_BYTES, ToolFailed
+
+_MASK: Final = "the value"
+"""Instead of what was given, in messages: arguments may hold credentials."""
+
+
+def check_arguments(name: str, schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments that are not what a tool asks for.
+
+    Raises:
+        ToolFailed: where they are wrong and why.
+    """
+    if len(orjson.dumps(arguments)) > MAX_INPUT_BYTES:
+        raise ToolFailed(f"the arguments have more than {MAX_INPUT_BYTES} bytes", reason="TooLarge")
+    error = next(_validator(name, orjson.dumps(schema)).iter_errors(dict(arguments)), None)
+    if error is None:
+        return
+    place = ".".join(str(part) for part in error.instance_path)
+    raise ToolFailed(
+        f"arguments{'.' + place if place else ''} of the tool {name}: {error.message[:500]}",
+        reason="InvalidArguments",
+    )
+
+
+def check_result(result: Any) -> None:
+    """Refuse a result that cannot be kept.
+
+    Raises:
+        ToolFailed: it is no JSON, or too large.
+    """
+    try:
+        size = len(orjson.dumps(result))
+    except orjson.JSONEncodeError as error:
+        raise ToolFailed(f"the result cannot be kept as JSON: {error}") from error
+    if size > MAX_RESULT_BYTES:
+        raise ToolFailed(f"the result has {size} bytes; at most {MAX_RESULT_BYTES} fit", reason="TooLarge")
+
+
+@lru_cache(maxsize=256)
+def _validator(name: str, schema: bytes) -> jsonschema_rs.Validator:
+    try:
+        return jsonschema_rs.validator_for(
+            orjson.loads(schema), mask=_MASK, pattern_options=jsonschema_rs.RegexOptions(), offline=True
+        )
+    except ValueError as error:
+        what = getattr(error, "message", "") or str(error).partition("\n")[0]
+        raise ToolFailed(f"the parameters of the tool {name} are no JSON Schema: {what[:500]}") from None
