@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fairlead.core.estimates import ModelPrice, Range, Values, tokens_of
+from fairlead.core.plandrawing import rounded, usd
+from fairlead.core.planning import plan_run, secrets_needed
+from fairlead.core.profile import Execution, FinishedRun, RunFacts, profile_run, profile_workflow
+from fairlead.core.runplan import PlannedNode, RunPlan, There
+
+START = datetime(2026, 11, 21, 12, tzinfo=UTC)
+KEY = {"valueFrom": {"secretKeyRef": {"name": "keys", "key": "openai"}}}
+PAID = {
+    "model": "openai/gpt-4.1-mini",
+    "apiKey": KEY,
+    "price": {"inputPerMillionTokens": "1", "outputPerMillionTokens": "10"},
+}
+SCRIPTED = {"scripted": {"responses": [{"reply": "x" * 40}], "usage": {"inputTokens": 7, "outputTokens": 3}}}
+ALL: dict[str, Any] = {"models": {}, "agents": {}, "tools": {}, "workflows": {}}
+
+
+def plan(*nodes: dict[str, Any], inputs: dict[str, Any] | None = None, there: dict[str, Any] | None = None) -> RunPlan:
+    declared = [{"name": "rows", "type": "array"}, {"name": "text", "type": "string"}]
+    spec = {"model": "m", "inputs": declared, "nodes": list(nodes)}
+    return plan_run(spec, inputs, there=There(**{**ALL, "models": {"m": PAID}, **(there or {})}), name="flow")
+
+
+def ask(name: str, prompt: str = "hi", **more: Any) -> dict[str, Any]:
+    llm = {"prompt": prompt, "parameters": {"max_tokens": 100}}
+    return {"name": name, "llm": {**llm, **more.pop("llm", {})}, **more}
+
+
+def node(found: RunPlan, path: str) -> PlannedNode:
+    return next(one for one in found.nodes if one.path == path)
+
+
+def test_plan_run_puts_nodes_into_waves() -> None:
+    found = plan(ask("a"), ask("b", needs=["a"]), ask("c", needs=["a"]), ask("d", needs=["b", "c"]))
+    assert found.waves == (("a",), ("b", "c"), ("d",))
+    assert [one.wave for one in found.nodes] == [1, 2, 2, 3]
+    assert not found.problems
+
+
+def test_plan_run_prices_a_call_to_the_last_digit() -> None:
+    found = plan(ask("a", "x" * 400))
+    assert (found.input_tokens, found.output_tokens) == (Range(100, 100), Range(10, 100))
+    assert found.cost == Range(200_000_000, 1_100_000_000)  # 100 tokens at $1 and 10 to 100 at $10 a million
+    assert found.to_json()["estimate"]["cost"] == {"least": "0.0002", "most": "0.0011", "currency": "USD"}
+
+
+def test_plan_run_counts_what_is_known_of_the_inputs() -> None:
+    nodes = (ask("each", "{{ item }}", forEach="inputs.rows"), ask("one", "{{ inputs.text }}", needs=["each"]))
+    found = plan(*nodes, inputs={"rows": ["x" * 40, "x" * 80], "text": "x" * 400})
+    assert node(found, "each").executions == Range(2, 2)
+    assert node(found, "each").estimate.input_tokens == Range(20, 40)
+    assert node(found, "one").estimate.input_tokens == Range(100, 100)
+    assert not [text for text in found.assumptions if "forEach" in text]
+
+
+def test_plan_run_assumes_what_only_the_run_knows_and_says_so() -> None:
+    found = plan(ask("a"), ask("each", "{{ item }}", needs=["a"], forEach="outputs.a"))
+    assert node(found, "each").executions == Range(0, 10)
+    assert any("forEach" in text for text in found.assumptions)
+
+
+def test_plan_run_counts_rounds_retries_and_repairs() -> None:
+    schema = {"type": "object"}
+    found = plan(
+        ask("draft"),
+        ask("review", needs=["draft"], repeat={"from": "draft", "until": "true", "maxIterations": 4}),
+        ask("typed", retry={"limit": 2}, llm={"output": schema}),
+        ask("after", needs=["review"]),
+    )
+    calls = {one.path: one.estimate.model_calls for one in found.nodes}
+    assert calls == {"draft": Range(1, 4), "review": Range(1, 4), "typed": Range(1, 6), "after": Range(1, 1)}
+    assert found.model_calls == Range(4, 15)
+
+
+def test_plan_run_knows_that_a_condition_may_skip_what_depends_on_it() -> None:
+    found = plan(
+        ask("a"), ask("b", needs=["a"], when="outputs.a == 'x'"), ask("c", needs=["b"]), ask("d", needs=["a", "b"])
+    )
+    assert {one.path: one.estimate.model_calls.least for one in found.nodes} == {"a": 1, "b": 0, "c": 0, "d": 1}
+
+
+def test_plan_run_counts_an_agents_turns_and_tools() -> None:
+    agent = {"model": "m", "tools": ["sql", "crm"], "maxTurns": 3, "maxToolCalls": 5, "instructions": "x" * 40}
+    turn = {"name": "fix", "agent": {"name": "engineer", "prompt": "go"}}
+    found = plan(turn, there={"agents": {"engineer": agent}, "tools": {"crm": {"http": {"url": "https://x"}}}})
+    assert (found.model_calls, found.tool_calls) == (Range(1, 3), Range(0, 5))
+    needed = {(one.kind, one.name): (one.there, one.detail) for one in found.needed}
+    assert needed == {
+        ("Model", "m"): (True, "openai/gpt-4.1-mini"),
+        ("Tool", "sql"): (True, "built in"),
+        ("Tool", "crm"): (True, "http"),
+        ("Agent", "engineer"): (True, ""),
+        ("Secret", "keys"): (None, "key openai"),
+    }
+
+
+def test_plan_run_goes_into_nested_workflows_but_never_in_circles() -> None:
+    inner = {
+        "model": "m",
+        "inputs": [{"name": "x"}],
+        "nodes": [ask("b", "{{ inputs.x }}"), {"name": "again", "workflow": {"name": "flow"}}],
+    }
+    outer = {"name": "a", "workflow": {"name": "inner", "inputs": {"x": "{{ inputs.text }}"}}, "retry": {"limit": 1}}
+    found = plan(outer, inputs={"text": "x" * 40}, there={"workflows": {"inner": inner, "flow": {"nodes": [outer]}}})
+    assert [one.path for one in found.nodes] == ["a", "a/b", "a/again"]
+    assert node(found, "a/b").estimate.model_calls == Range(1, 2)
+    assert node(found, "a/b").estimate.input_tokens == Range(10, 20)
+
+
+def test_plan_run_says_what_is_missing_and_what_was_not_looked_up() -> None:
+    nodes = (ask("a"), {"name": "b", "tool": {"name": "crm", "arguments": {}}})
+    found = plan(*nodes, there={"models": {}, "secrets": {}})
+    assert [problem.reason for problem in found.problems] == ["ModelNotFound", "ToolNotFound"]
+    unknown = plan(*nodes, there={"models": None, "tools": None})
+    assert not unknown.problems
+    assert {one.there for one in unknown.needed} == {None}
+    secret = plan(nodes[0], there={"secrets": {("keys", "openai"): False}})
+    assert [problem.reason for problem in secret.problems] == ["SecretNotFound"]
+    assert "key openai" in secret.problems[0].message
+
+
+def test_plan_run_of_an_unknown_price_is_not_available_and_never_zero() -> None:
+    found = plan(ask("a"), there={"models": {"m": {"model": "acme/x"}}})
+    assert found.cost is None
+    assert found.unpriced == ("m",)
+    assert found.to_json()["estimate"]["cost"]["most"] == "n/a"
+    assert "n/a" in found.text()
+    priced = plan_run(
+        {"model": "m", "nodes": [ask("a")]},
+        {},
+        there=There(models={"m": {"model": "acme/x"}}),
+        prices={"acme/x": ModelPrice(Decimal("0.000001"), Decimal("0.00001"))},
+    )
+    assert priced.cost is not None
+
+
+def test_plan_run_of_a_scripted_model_costs_what_it_says() -> None:
+    free = plan(ask("a"), there={"models": {"m": SCRIPTED}})
+    assert (free.cost, free.input_tokens, free.output_tokens) == (Range(0, 0), Range(7, 7), Range(3, 3))
+    assert next(one for one in free.needed if one.kind == "Model").detail == "scripted"
+    priced = plan(ask("a"), there={"models": {"m": {**SCRIPTED, "price": PAID["price"]}}})
+    assert priced.cost == Range(37_000_000, 37_000_000)
+
+
+def test_plan_run_finds_mistakes_of_graph_and_inputs() -> None:
+    found = plan(ask("a", needs=["nobody"]), inputs={"nonsense": 1, "rows": "no list"})
+    reasons = [problem.reason for problem in found.problems]
+    assert reasons.count("InvalidInputs") == 2
+    assert "InvalidGraph" in reasons
+
+
+def test_plan_run_draws_a_plan_of_a_cycle() -> None:
+    found = plan(ask("a", needs=["b"]), ask("b", needs=["a"]))
+    assert found.waves == ()
+    assert {one.path for one in found.nodes} == {"a", "b"}
+    assert "InvalidGraph" in found.text()
+
+
+def test_plan_run_takes_a_missing_required_input_for_unknown() -> None:
+    spec = {"model": "m", "inputs": [{"name": "q", "required": True}], "nodes": [ask("a", "{{ inputs.q }}")]}
+    found = plan_run(spec, None, there=There(models={"m": PAID}))
+    assert not found.problems
+    assert found.input_tokens == Range(0, 1000)
+    assert 'input "q" is not given' in found.assumptions
+
+
+def test_plan_run_adds_handlers() -> None:
+    alert = {"tool": {"name": "http_request", "arguments": {}}}
+    spec = {"model": "m", "nodes": [ask("a")], "onFailure": alert, "finally": alert}
+    found = plan_run(spec, {}, there=There(models={"m": PAID}))
+    assert [(one.path, one.executions) for one in found.nodes[1:]] == [
+        ("@onFailure", Range(0, 1)),
+        ("@finally", Range(1, 1)),
+    ]
+
+
+def test_plan_run_shows_what_earlier_runs_took() -> None:
+    end = START + timedelta(seconds=2)
+    profile = profile_run(RunFacts(START, end, [Execution("a", "", 1, START, end, cost=4_000_000)]))
+    history = profile_workflow([FinishedRun("r", "Succeeded", "", profile, 4_000_000, 10)])
+    found = plan_run({"model": "m", "nodes": [ask("a")]}, {}, there=There(models={"m": PAID}), history=history)
+    assert found.to_json()["history"] == {
+        "runs": 1,
+        "seconds": {"p50": 2.0, "p95": 2.0},
+        "cost": {"p50": "0.000004", "p95": "0.000004"},
+    }
+
+
+HOSTILE = [
+    'x"]',
+    "a --> b",
+    "<script>alert(1)</script>",
+    "click n0 href",
+    "%%{init: {}}%%",
+    "a\nb",
+    "`md`",
+    "#35;",
+    "}}|",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_mermaid_keeps_names_from_becoming_syntax(text: str) -> None:
+    found = plan(ask(text), {"name": "b", "needs": [text], "when": text, "tool": {"name": text, "arguments": {}}})
+    lines = found.mermaid().splitlines()
+    assert len(lines) == 4
+    labels = re.findall(r'"([^"]*)"', "\n".join(lines))
+    assert all(re.fullmatch(r"(?:[A-Za-z0-9 _.,:/=+()-]|#\d+;|<br/>)*", label) for label in labels)
+    assert re.fullmatch(r'  n0 -->\|"[^"]*"\| n1', lines[-1])
+
+
+@given(st.text(max_size=30), st.text(max_size=30))
+def test_plan_run_stands_any_names(name: str, need: str) -> None:
+    found = plan(ask(name), ask("b", needs=[need], when=need))
+    orjson.dumps(found.to_json())
+    assert len(found.mermaid().splitlines()) >= 3
+    assert found.text()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{}, {"nodes": None}, {"nodes": [None, 3, {"name": "a"}]}, {"nodes": [{"name": "a", "llm": 5, "needs": ["a"]}]}],
+)
+def test_plan_run_stands_specs_of_any_shape(wrong: dict[str, Any]) -> None:
+    found = plan_run(wrong, {}, there=There())
+    assert found.problems
+    assert found.text()
+
+
+def test_tokens_of_a_text_with_outputs() -> None:
+    values = Values({}, {"a": Range(0, 50)})
+    assert tokens_of("x" * 40 + "{{ outputs.a }}", values) == (Range(10, 60), True)
+    assert tokens_of("{{ outputs.a + inputs.b }}", values)[0] == Range(0, 1000)
+
+
+def test_secrets_needed_by_models_and_tools() -> None:
+    http = {"url": "https://x", "headers": [{"name": "X-Key", **KEY}, {"name": "Accept", "value": "text/plain"}]}
+    assert secrets_needed(There(models={"m": PAID}, tools={"t": {"http": http}})) == {("keys", "openai")}
+
+
+@pytest.mark.parametrize(
+    ("amount", "shown", "above"),
+    [(0, "$0.00", "$0.00"), (123_456_789, "$0.00012", "$0.00013"), (12_345_678_901_234, "$12.34", "$12.35")],
+)
+def test_rounded_keeps_two_digits(amount: int, shown: str, above: str) -> None:
+    assert (rounded(amount), rounded(amount, up=True)) == (shown, above)
+    assert usd(123_456_789) == "0.000123456789"
