@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from fairlead.core import names
 from fairlead.storage import Storage, open_storage
-from fairlead.storage.base import AgentSession, QueuedTask, Revision, Run
+from fairlead.storage.base import (
+    AgentSession,
+    Approval,
+    CallIntent,
+    Claimed,
+    Fence,
+    QueuedTask,
+    Revision,
+    Run,
+    Turn,
+)
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 CLUSTER = "11111111-2222-3333-4444-555555555555"
@@ -62,6 +72,64 @@ def make_session(pod: str = "pod-1", **changes: Any) -> AgentSession:
         "created_at": NOW,
     }
     return AgentSession(**values | changes)
+
+
+def make_approval(key: str = "ship/-/1/1/0", run_uid: str = "run-1", **changes: Any) -> Approval:
+    """Return a question of a run's task; it has a day to be answered."""
+    values: dict[str, Any] = {
+        "task_id": f"{run_uid}-task",
+        "key": key,
+        "run_uid": run_uid,
+        "cluster": CLUSTER,
+        "namespace": NAMESPACE,
+        "run_name": run_uid,
+        "node": key.partition("/")[0],
+        "item": "",
+        "message": "Send this?",
+        "requested_at": NOW,
+        "deadline": NOW + timedelta(days=1),
+    }
+    return Approval(**values | changes)
+
+
+def make_turn(key: str = "fix/-/1/1/0", **changes: Any) -> Turn:
+    """Return a turn of an agent; its id is that of `make_task` with the key behind it."""
+    values: dict[str, Any] = {"id": f"run-1-task/{key}", "key": key, "pool": POOL, "request": {"prompt": "Fix it."}}
+    return Turn(**values | changes)
+
+
+def make_intent(key: str = "a/-/1/1/0", run_uid: str = "run-1", **changes: Any) -> CallIntent:
+    """Return a call of a run's task to a model."""
+    values: dict[str, Any] = {
+        "task_id": f"{run_uid}-task",
+        "run_uid": run_uid,
+        "key": key,
+        "digest": "d",
+        "action": "llm",
+        "node": key.partition("/")[0],
+        "item": "",
+        "gateway": "gateway-1",
+        "target": "default",
+        "request": {"prompt": "hi"},
+        "started_at": NOW,
+    }
+    return CallIntent(**values | changes)
+
+
+async def claim(storage: Storage, pod: str = "pod-1", *, pool: str = POOL) -> tuple[Fence, Claimed]:
+    """Register a pod and claim the one task that its pool has; return the fence to write with."""
+    session = make_session(pod, pool=pool)
+    await storage.register(session, at=NOW)
+    [claimed] = await storage.claim(session, limit=1, at=NOW)
+    return Fence(claimed.task.id, session.id, claimed.task.attempt), claimed
+
+
+async def start_run(storage: Storage, uid: str = "run-1", **changes: Any) -> Fence:
+    """Create a run that a pod holds; the pod is ``<uid>-pod``, its pool the run's own."""
+    pool = names.run_pool(CLUSTER, NAMESPACE, uid)
+    await storage.submit(make_run(uid, **changes), revision=make_revision(), task=make_task(uid, pool=pool))
+    fence, _ = await claim(storage, f"{uid}-pod", pool=pool)
+    return fence
 
 
 @asynccontextmanager
