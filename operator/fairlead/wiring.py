@@ -21,15 +21,28 @@ if TYPE_CHECKING:
     from httpx import AsyncClient
 
     from fairlead.kube import KubeClient
+    from fairlead.services.applying import Applier
+    from fairlead.services.approvals import Approvals
     from fairlead.services.calls import Calls
     from fairlead.services.certificates import Certificates
+    from fairlead.services.costing import Costing
     from fairlead.services.election import Election
+    from fairlead.services.exporting import Exporting
+    from fairlead.services.graphchecks import GraphChecks
+    from fairlead.services.handout import Handout
     from fairlead.services.journal import Journal
+    from fairlead.services.objects import Objects
     from fairlead.services.operator import Operator
+    from fairlead.services.podsettings import PodSettingsSource
+    from fairlead.services.profiling import Profiling
     from fairlead.services.reading import Readers, Reading
+    from fairlead.services.results import Results
+    from fairlead.services.runs import Runs
     from fairlead.services.sessions import Sessions
+    from fairlead.services.turns import Turns
+    from fairlead.services.waiting import Waiting
     from fairlead.services.wakeups import Wakeups
-    from fairlead.settings import GatewaySettings, OperatorSettings
+    from fairlead.settings import ExportSettings, GatewaySettings, OperatorSettings
     from fairlead.storage.base import Storage
     from fairlead.tools.registry import Registry
 
@@ -44,10 +57,18 @@ class Gateway:
     clock: Clock
     certificates: Certificates
     sessions: Sessions
+    handout: Handout
     journal: Journal
     calls: Calls
+    waiting: Waiting
+    turns: Turns
+    results: Results
+    approvals: Approvals
     readers: Readers
     reading: Reading
+    costing: Costing
+    profiling: Profiling
+    exporting: Exporting
     wakeups: Wakeups
     close: Callable[[], Awaitable[None]]
 
@@ -92,15 +113,37 @@ def _compose_gateway(
 ) -> Gateway:
     from fairlead import egress
     from fairlead.llm.providers import Providers
-    from fairlead.services import asking, calls, certificates, journal, reading, sessions, tasks, toolbox, wakeups
+    from fairlead.services import (
+        approvals,
+        asking,
+        calls,
+        certificates,
+        costing,
+        handout,
+        journal,
+        profiling,
+        reading,
+        results,
+        sessions,
+        tasks,
+        toolbox,
+        turns,
+        waiting,
+        wakeups,
+    )
+    from fairlead.settings import ExportSettings
 
     known = tasks.Tasks(storage)
-    woken = wakeups.Wakeups(storage, clock, "queue")
-    policy = egress.Policy(loopback=settings.allow_loopback_models, private=settings.allow_private_models)
-    providers = Providers(egress.EgressTransport(policy))
-    web = egress.build_client(egress.EgressTransport(egress.Policy()))
+    woken = wakeups.Wakeups(storage, clock, sessions.TOPIC, waiting.TOPIC, calls.BUDGET_TOPIC)
+    models_at = egress.Policy(loopback=settings.allow_loopback_models, private=settings.allow_private_models)
+    tools_at = egress.Policy(loopback=settings.allow_loopback_tools, private=settings.allow_private_tools)
+    providers = Providers(egress.EgressTransport(models_at))
     stack.push_async_callback(providers.aclose)
-    stack.push_async_callback(web.aclose)
+    web, declared = [egress.build_client(egress.EgressTransport(policy)) for policy in (egress.Policy(), tools_at)]
+    for client in (web, declared):
+        stack.push_async_callback(client.aclose)
+    tools = toolbox.Toolbox(kube, build_tools(web), declared, timeout_seconds=settings.tool_timeout_seconds)
+    earlier = results.Results(storage, clock, known)
     own_id = f"gateway-{secrets.token_hex(8)}"
     return Gateway(
         id=own_id,
@@ -109,20 +152,50 @@ def _compose_gateway(
         clock=clock,
         certificates=certificates.Certificates(kube, clock, namespace=settings.namespace, hosts=settings.hosts),
         sessions=sessions.Sessions(storage, kube, clock, cluster=cluster, tasks=known, wakeups=woken),
+        handout=handout.Handout(earlier, tools.describe),
         journal=journal.Journal(storage, known, clock),
         calls=calls.Calls(
             storage,
             clock,
             gateway=own_id,
             tasks=known,
-            models=asking.Models(kube, clock, providers),
-            tools=toolbox.Toolbox(kube, build_tools(web), timeout_seconds=settings.tool_timeout_seconds),
+            models=asking.Models(kube, clock, providers, find_tool=tools.info),
+            tools=tools,
+            wakeups=woken,
         ),
+        waiting=waiting.Waiting(storage, clock, woken),
+        turns=turns.Turns(storage, clock, known),
+        results=earlier,
+        approvals=approvals.Approvals(storage, clock, known, cluster=cluster),
         readers=reading.Readers(kube, clock),
         reading=reading.Reading(storage, clock, cluster=cluster),
+        costing=costing.Costing(storage, cluster=cluster),
+        profiling=profiling.Profiling(storage, clock, cluster=cluster),
+        exporting=build_exporting(ExportSettings(), storage, clock, cluster=cluster, stack=stack),
         wakeups=woken,
         close=stack.pop_all().aclose,
     )
+
+
+def build_exporting(
+    settings: ExportSettings, storage: Storage, clock: Clock, *, cluster: str, stack: AsyncExitStack
+) -> Exporting:
+    """Return what exports traces; it does nothing where no collector is set."""
+    from fairlead.services.exporting import Exporting
+
+    if not settings.traces_url:
+        return Exporting(storage, clock, None, cluster=cluster)
+    import ssl
+
+    from httpx import AsyncClient
+
+    from fairlead.tracing.otlp import Collector, parse_headers
+
+    trusted = ssl.create_default_context(cafile=settings.exporter_otlp_certificate)
+    client = AsyncClient(verify=trusted, trust_env=False, timeout=10)
+    stack.push_async_callback(client.aclose)
+    sender = Collector(client, clock, url=settings.traces_url, headers=parse_headers(settings.traces_headers))
+    return Exporting(storage, clock, sender, cluster=cluster, service=settings.service_name)
 
 
 def build_tools(web: AsyncClient) -> Registry:
@@ -181,8 +254,39 @@ async def build_operator(settings: OperatorSettings) -> OperatorParts:
     return OperatorParts(settings, clock, kube, open_storage(settings.storage_url), election, identity)
 
 
+def build_runs(  # noqa: PLR0913 - what it composes
+    storage: Storage,
+    seen: Objects,
+    *,
+    applier: Applier,
+    checks: GraphChecks,
+    pods: PodSettingsSource,
+    clock: Clock,
+    cluster: str,
+) -> Runs:
+    """Return what looks after WorkflowRuns."""
+    from fairlead.services import ending, intake, planning, runs, slots
+
+    places = slots.Slots(storage, seen, cluster=cluster)
+    endings = ending.Endings(storage, clock)
+    taking = intake.Intake(
+        storage,
+        seen,
+        applier=applier,
+        checks=checks,
+        slots=places,
+        endings=endings,
+        planning=planning.Planning(storage, clock, cluster=cluster),
+        clock=clock,
+        cluster=cluster,
+    )
+    return runs.Runs(
+        storage, seen, applier=applier, intake=taking, slots=places, endings=endings, pods=pods, clock=clock
+    )
+
+
 def _compose_operator(parts: OperatorParts, *, cluster: str) -> Operator:
-    from fairlead.services import applying, declared, gatewayprobe, graphchecks, liveness, objects, podsettings, runs
+    from fairlead.services import applying, declared, gatewayprobe, graphchecks, liveness, objects, podsettings
     from fairlead.services.operator import Operator
     from fairlead.services.watchdog import Watchdog
 
@@ -213,7 +317,7 @@ def _compose_operator(parts: OperatorParts, *, cluster: str) -> Operator:
         seen,
         applier=applier,
         planner=declared.Planner(seen, checks, pods, cluster=cluster),
-        runs=runs.Runs(storage, seen, applier=applier, checks=checks, pods=pods, clock=clock, cluster=cluster),
+        runs=build_runs(storage, seen, applier=applier, checks=checks, pods=pods, clock=clock, cluster=cluster),
         liveness=lives,
         watchdog=Watchdog(kube, seen, settings.watch_namespaces),
         clock=clock,

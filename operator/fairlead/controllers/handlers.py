@@ -7,6 +7,7 @@ from typing import Any
 
 import kopf
 
+from fairlead.api.v1alpha1 import RESOURCES
 from fairlead.controllers.startup import connect
 from fairlead.core import names
 from fairlead.core.actions import meta
@@ -14,7 +15,7 @@ from fairlead.kube import KubeClient
 from fairlead.services.objects import Key
 from fairlead.services.operator import Operator
 
-_PLURALS = {"Workflow": "workflows", "Agent": "agents", "Model": "models", "WorkflowRun": "workflowruns"}
+_PLURALS = {kind: resource.plural for kind, resource in RESOURCES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,17 @@ async def reconcile_model(body: kopf.Body, memo: Memo, **_: Any) -> None:
     await _reconcile("Model", body, memo)
 
 
-RECONCILERS = {"Workflow": reconcile_workflow, "Agent": reconcile_agent, "Model": reconcile_model}
+async def reconcile_tool(body: kopf.Body, memo: Memo, **_: Any) -> None:
+    """Reconcile one tool."""
+    await _reconcile("Tool", body, memo)
+
+
+RECONCILERS = {
+    "Workflow": reconcile_workflow,
+    "Agent": reconcile_agent,
+    "Model": reconcile_model,
+    "Tool": reconcile_tool,
+}
 
 
 async def _reconcile(kind: str, body: kopf.Body, memo: Memo) -> None:

@@ -31,8 +31,8 @@ class Observed:
     """Tasks that wait for the pool."""
     settings: PodSettings | None
     """None: the gateway has not published its certificate."""
-    model_missing: str = ""
-    """The name of the Agent's Model if it is not there."""
+    lacking: Refusal | None = None
+    """What its turns need and cannot have: a Model, a tool."""
 
 
 def plan_agent(agent: Obj, observed: Observed) -> Plan:
@@ -126,9 +126,8 @@ def _counts(agent: Obj, pods: Mapping[str, Obj], observed: Observed) -> dict[str
 
 def _conditions(agent: Obj, pods: Mapping[str, Obj], observed: Observed) -> tuple[Condition, ...]:
     generation, total = meta(agent)["generation"], _size(agent)
-    if observed.model_missing:
-        text = f'Model "{observed.model_missing}" does not exist in this namespace: apply it, or correct spec.model.'
-        return conditions.progressing(ConditionType.READY, Reason.MODEL_NOT_FOUND, text, generation=generation)
+    if observed.lacking is not None:
+        return conditions.progressing(ConditionType.READY, *observed.lacking, generation=generation)
     if total == 0:
         text = "The pool has no pods because spec.scale.min is 0; raise it to have runs taken."
         return conditions.ready(Reason.SCALED_TO_ZERO, text, generation=generation)

@@ -11,7 +11,9 @@ from fairlead.api.conditions import ConditionType, Reason
 
 MAX_MESSAGE: Final = 2000
 """Characters of a condition's message: three of them fit well into a status of 8 KiB."""
-_ONLY_WHILE_TRUE: Final = frozenset({ConditionType.RECONCILING, ConditionType.STALLED})
+_ONLY_WHILE_TRUE: Final = frozenset(
+    {ConditionType.WAITING_FOR_APPROVAL, ConditionType.RECONCILING, ConditionType.STALLED}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +51,18 @@ def stalled(summary: ConditionType, reason: str, message: str, *, generation: in
     )
 
 
-def succeeded(message: str, *, generation: int) -> tuple[Condition, ...]:
+def succeeded(message: str, *, generation: int, reason: str = Reason.SUCCEEDED) -> tuple[Condition, ...]:
     """Return the conditions of a run that ended as it should."""
     return (
-        Condition(ConditionType.SUCCEEDED, "True", Reason.SUCCEEDED, message, generation),
-        *_finished(ConditionType.SUCCEEDED, "True", Reason.SUCCEEDED, generation=generation),
+        Condition(ConditionType.SUCCEEDED, "True", reason, message, generation),
+        *_finished(ConditionType.SUCCEEDED, "True", reason, generation=generation),
     )
+
+
+def waiting_for_approval(message: str, *, generation: int) -> Condition:
+    """Return the condition of a run that people have to decide about."""
+    kind = ConditionType.WAITING_FOR_APPROVAL
+    return Condition(kind, "True", Reason.APPROVAL_PENDING, message, generation)
 
 
 def _finished(summary: ConditionType, status: str, reason: str, *, generation: int) -> tuple[Condition, ...]:
@@ -67,8 +75,8 @@ def _finished(summary: ConditionType, status: str, reason: str, *, generation: i
 def merge(existing: Sequence[dict[str, Any]], wanted: Iterable[Condition], *, now: datetime) -> list[dict[str, Any]]:
     """Return the conditions to write: *wanted* over *existing*, with `lastTransitionTime` moved only with `status`.
 
-    *existing* are the object's conditions on the wire. Those that are not wanted stay, but for Reconciling and Stalled,
-    which are only there while they are True. *now* has a time zone.
+    *existing* are the object's conditions on the wire. Those that are not wanted stay, but for WaitingForApproval,
+    Reconciling and Stalled, which are only there while they are True. *now* has a time zone.
     """
     before = {condition.get("type"): condition for condition in existing}
     changed = {condition.type: _wire(condition, before.get(condition.type), now=now) for condition in wanted}

@@ -31,6 +31,10 @@ POOL_ANNOTATION: Final = f"{GROUP}/pool"
 LEASE_SECONDS_ANNOTATION: Final = f"{GROUP}/lease-seconds"
 """On an agent pod: the duration of its Lease."""
 SPEC_DIGEST_ANNOTATION: Final = f"{GROUP}/spec-digest"
+APPROVE_ANNOTATION: Final = f"{GROUP}/approve"
+"""On a run: the node whose question is answered with yes, as ``<node>`` or ``<node>=<comment>``."""
+REJECT_ANNOTATION: Final = f"{GROUP}/reject"
+"""On a run: the same, with no."""
 
 PART_OF_LABELS: Final = {"app.kubernetes.io/part-of": "fairlead", "app.kubernetes.io/managed-by": "fairlead-operator"}
 

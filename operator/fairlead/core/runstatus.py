@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, Protocol
@@ -17,6 +19,9 @@ from fairlead.core.conditions import Condition, rfc3339
 _RESULT_BYTES: Final = 1024
 _MESSAGE_BYTES: Final = 1000
 _CURRENT: Final = 10
+_PATH_BYTES: Final = 128
+_ASKS: Final = 3
+_ASK_BYTES: Final = 250
 _REASON: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,127}")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 """What JSON would write in six characters each; line breaks and tabs stay."""
@@ -63,6 +68,14 @@ class Record(Protocol):
     def unpriced_calls(self) -> int: """Calls without a price."""
     @property
     def scripted_calls(self) -> int: """Calls that a scripted model answered."""
+    @property
+    def suspended(self) -> bool: """Whether it pauses."""
+    @property
+    def parked(self) -> str: """Why nobody holds it although it is active."""
+    @property
+    def pending_approvals(self) -> int: """Questions that nobody has answered."""
+    @property
+    def reused(self) -> int: """Nodes that took the result of an earlier run."""
     # fmt: on
 
 
@@ -82,23 +95,42 @@ def stopped(message: str, *, generation: int, at: datetime) -> Plan:
     return Plan((), _cancelled(Reason.CANCELLED, message, generation=generation), {"completionTime": rfc3339(at)})
 
 
-def summarize(record: Record, *, generation: int, agent: str, waits_for: str) -> Plan:
-    """Return the status that follows from a run's record.
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What belongs to a run's summary besides its record."""
 
-    Args:
-        record: the run in storage.
-        generation: of the object.
-        agent: the Agent whose pool it is for; empty: a pod of its own.
-        waits_for: why no pod has taken it yet, in a sentence.
-    """
-    return Plan((), _conditions(record, generation=generation, waits_for=waits_for), _fields(record, agent))
+    agent: str
+    """The Agent whose pool it is for; empty: a pod of its own."""
+    waits_for: str = ""
+    """Why no pod has taken it yet, in a sentence."""
+    asks: tuple[str, ...] = ()
+    """The nodes of pending approvals, each with its question."""
+    budget: Mapping[str, Any] | None = None
+    """The most that it may spend."""
+
+
+def summarize(record: Record, around: Around, *, generation: int) -> Plan:
+    """Return the status that follows from a run's record. *generation* is that of its object."""
+    found = _conditions(record, generation=generation, waits_for=around.waits_for)
+    if record.pending_approvals and record.finished_at is None:
+        found = (*found, conditions.waiting_for_approval(cut(_question(record, around)), generation=generation))
+    return Plan((), found, _fields(record, around))
+
+
+def _question(record: Record, around: Around) -> str:
+    """Return what people have to decide, and how."""
+    shown = "; ".join(cut(ask, _ASK_BYTES) for ask in around.asks[:_ASKS])
+    more = record.pending_approvals - min(len(around.asks), _ASKS)
+    rest = f" (and {more} more)" if shown and more > 0 else ""
+    return f"{shown or 'A person has to decide'}{rest}: see `fairlead approvals`, then approve or reject."
 
 
 def _conditions(record: Record, *, generation: int, waits_for: str) -> tuple[Condition, ...]:
     message = cut(record.message)
     match str(record.state):
         case "Succeeded":
-            return conditions.succeeded(message or _good_end(record), generation=generation)
+            reason = _reason(record, Reason.SUCCEEDED)
+            return conditions.succeeded(message or _good_end(record), generation=generation, reason=reason)
         case "Cancelled":
             reason = _reason(record, Reason.CANCELLED)
             return _cancelled(reason, message or "The run was stopped.", generation=generation)
@@ -123,7 +155,9 @@ def _cancelled(reason: str, message: str, *, generation: int) -> tuple[Condition
 
 def _activity(record: Record, state: str, waits_for: str) -> tuple[Reason, str]:
     if record.cancel_reason:
-        return Reason.STOPPING, "The run is being stopped."
+        return Reason.STOPPING, f"The run is being stopped. {waits_for}".strip()
+    if record.parked or (record.suspended and state == "Queued"):
+        return _pause(record)
     if state == "Running":
         return Reason.RUNNING, f"Pod {record.pod} has the run."
     if record.attempt:
@@ -131,16 +165,29 @@ def _activity(record: Record, state: str, waits_for: str) -> tuple[Reason, str]:
     return Reason.QUEUED, waits_for or "The run waits for a pod to take it."
 
 
-def _fields(record: Record, agent: str) -> dict[str, Any]:
+def _pause(record: Record) -> tuple[Reason, str]:
+    """Return why nobody holds an active run."""
+    if record.suspended:
+        return Reason.SUSPENDED, "The run is suspended: set spec.suspend to false to go on."
+    if record.parked == "Approval":
+        return Reason.WAITING_FOR_APPROVAL, "The run waits for a person's decision; no pod is held."
+    what = {"Turn": "an agent's answer", "Time": "its time to come"}.get(record.parked, "something to come")
+    return Reason.WAITING, f"The run waits for {what}; no pod is held."
+
+
+def _fields(record: Record, around: Around) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "revision": record.revision,
         "attempt": record.attempt,
-        "agent": agent,
+        "agent": around.agent,
         "agentPod": record.pod,
         "progress": f"{record.done}/{record.total}" if record.total else None,
-        "currentNodes": None if record.finished_at else list(record.current[:_CURRENT]) or None,  # nothing: not there
+        "currentNodes": None if record.finished_at else _current(record),
         "usage": {"inputTokens": record.input_tokens, "outputTokens": record.output_tokens},
         "cost": {"total": "n/a" if record.unpriced_calls else dollars(record.cost), "currency": "USD"},
+        "budget": dict(around.budget) if around.budget else None,
+        "reused": record.reused or None,
+        "pendingApprovals": (record.pending_approvals or None) if record.finished_at is None else None,
         "startTime": rfc3339(record.created_at),
     }
     if record.finished_at is not None:
@@ -148,6 +195,13 @@ def _fields(record: Record, agent: str) -> dict[str, Any]:
         fields["duration"] = duration(record.finished_at - record.created_at)
         fields["result"] = preview(record.output)
     return fields
+
+
+def _current(record: Record) -> list[str] | None:
+    """Return the nodes that run now; None, which is not there, when there are none."""
+    if record.finished_at is not None:
+        return None
+    return [cut(path, _PATH_BYTES) for path in record.current[:_CURRENT]] or None
 
 
 def _good_end(record: Record) -> str:

@@ -19,8 +19,10 @@ from fairlead.api.schema import schema_of
 from fairlead.api.v1alpha1 import RESOURCES
 from fairlead.core.documents import Document, Loaded, load_documents
 from fairlead.core.mistakes import Path, Problem, did_you_mean, to_path, to_text
+from fairlead.core.references import Use, uses_of, uses_of_agent, uses_of_model
 from fairlead.core.shapes import check_shape
 from fairlead.core.supported import unsupported
+from fairlead.core.tool import BUILT_IN_TOOLS, tool_mistakes
 from fairlead_agent import graph
 from fairlead_agent.inputs import check_inputs
 
@@ -74,7 +76,7 @@ class _Checked:
         shape = [*self._name(), *self._shape()]
         yield from self.placed(shape)
         known = [problem.path for problem in shape]
-        later = [*self._unsupported(), *self._meaning()]
+        later = [*self._unsupported(), *self._meaning(fits=not shape)]
         yield from self.placed(problem for problem in later if not _covered(problem.path, known))
 
     def placed(self, problems: Iterable[Problem]) -> Iterator[Problem]:
@@ -145,8 +147,8 @@ class _Checked:
             what, _, fix = message.partition(": ")
             yield Problem(f"spec.{path}", what, fix, reason=Reason.NOT_SUPPORTED)
 
-    def _meaning(self) -> Iterator[Problem]:
-        """Yield what the schema cannot say."""
+    def _meaning(self, *, fits: bool) -> Iterator[Problem]:
+        """Yield what the schema cannot say. *fits*: the schema finds nothing."""
         match self.kind:
             case "Workflow":
                 yield from _graph(self.spec, "spec")
@@ -155,6 +157,8 @@ class _Checked:
                     yield from _graph(self.spec["workflow"], "spec.workflow")
             case "Model":
                 yield from _scripts(self.spec)
+            case "Tool" if fits:
+                yield from _tool(self.spec)
             case _:
                 pass
 
@@ -193,6 +197,12 @@ def _scripts(spec: Mapping[str, Any]) -> Iterator[Problem]:
             )
 
 
+def _tool(spec: Mapping[str, Any]) -> Iterator[Problem]:
+    for path, message, reason in tool_mistakes(spec):
+        what, fix = _split(message)
+        yield Problem(path, what, fix, reason=reason)
+
+
 @dataclass(frozen=True, slots=True)
 class _Reference:
     """A name in *path* that should be an object of *kind*."""
@@ -229,29 +239,25 @@ def _names(one: _Checked) -> Iterator[_Reference]:
     spec = one.spec
     match one.kind:
         case "Workflow":
-            yield from _workflow_names(spec, ("spec",))
+            yield from _used(uses_of(spec), ("spec",))
         case "WorkflowRun":
             reference = _at(spec, "workflowRef", "name")
             if isinstance(reference, str):
                 yield _Reference("Workflow", ("spec", "workflowRef", "name"), reference)
             if isinstance(spec.get("workflow"), dict):
-                yield from _workflow_names(spec["workflow"], ("spec", "workflow"))
+                yield from _used(uses_of(spec["workflow"]), ("spec", "workflow"))
         case "Agent":
-            if isinstance(spec.get("model"), str):
-                yield _Reference("Model", ("spec", "model"), spec["model"])
+            yield from _used(uses_of_agent(spec, "spec"), ("spec",))
+        case "Model":
+            yield from _used(uses_of_model(spec, "spec"), ("spec",))
         case _:
             pass
 
 
-def _workflow_names(spec: Mapping[str, Any], prefix: Path) -> Iterator[_Reference]:
-    places: list[tuple[str, Path]] = [("Model", ("model",)), ("Agent", ("runsOn", "agent"))]
-    nodes = spec.get("nodes")
-    for index, _ in enumerate(nodes if isinstance(nodes, list) else ()):
-        places += [("Model", ("nodes", index, "llm", "model")), ("Agent", ("nodes", index, "agent", "name"))]
-    for kind, path in places:
-        name = _at(spec, *path)
-        if isinstance(name, str):
-            yield _Reference(kind, (*prefix, *path), name)
+def _used(uses: Iterable[Use], prefix: Path) -> Iterator[_Reference]:
+    for use in uses:
+        if not (use.kind == "Tool" and use.name in BUILT_IN_TOOLS):
+            yield _Reference(use.kind, (*prefix, *to_path(use.where)[1:]), use.name)
 
 
 def _at(value: Any, *path: str | int) -> Any:

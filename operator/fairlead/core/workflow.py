@@ -11,7 +11,7 @@ from fairlead.core import conditions
 from fairlead.core.actions import Action, Create, Delete, Obj, Plan, conditions_of, meta, owned_by, spec_of, status_of
 from fairlead.core.manifests import build_started_run
 from fairlead.core.problems import Refusal, listed, refusal
-from fairlead.core.references import References, Source, agent_of, missing, models_of, revision_of, unknown_tools
+from fairlead.core.references import References, Source, missing, revision_of
 from fairlead_agent.graph import Problem
 
 _HISTORY: Final = 10
@@ -22,7 +22,7 @@ class Observed:
     """What there is besides the Workflow itself."""
 
     problems: Sequence[Problem]
-    """What `fairlead_agent.graph.check` says of the spec."""
+    """What is wrong with the graph and those of the workflows that it runs."""
     there: References
     runs: Sequence[Obj]
     """The WorkflowRuns of the namespace."""
@@ -34,8 +34,8 @@ def refusal_of(spec: Obj, problems: Sequence[Problem]) -> Refusal | None:
     if refused is not None:
         return refused
     if problems:
-        return Reason.INVALID_GRAPH, listed((problem.path, problem.message) for problem in problems)
-    return unknown_tools(spec)
+        return Reason(problems[0].reason), listed((problem.path, problem.message) for problem in problems)
+    return None
 
 
 def plan_workflow(workflow: Obj, observed: Observed) -> Plan:
@@ -85,8 +85,3 @@ def _prune(workflow: Obj, runs: Sequence[Obj]) -> list[Action]:
 def is_finished(run: Obj) -> bool:
     """Return whether a WorkflowRun's status says that it has ended."""
     return conditions.is_true(conditions_of(run), ConditionType.FINISHED)
-
-
-def uses(spec: Obj, kind: str, name: str) -> bool:
-    """Return whether a workflow's spec refers to that Model or Agent."""
-    return name in models_of(spec) if kind == "Model" else kind == "Agent" and agent_of(spec) == name

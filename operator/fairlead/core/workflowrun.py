@@ -1,21 +1,39 @@
-"""Decides whether a run can start, what it is frozen into, and when it is over."""
+"""Decides whether a run can start, what it is frozen into, and which pods it has."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from decimal import Decimal
+from typing import Any, Final
 
 from fairlead.api.conditions import Reason
 from fairlead.core import names
 from fairlead.core.actions import Action, Create, Delete, Obj, meta, owned_by, spec_of
 from fairlead.core.agent import is_over
 from fairlead.core.manifests import PodSettings, build_run_pod
-from fairlead.core.problems import listed, refusal
-from fairlead.core.references import References, Source, agent_of, freeze, missing
+from fairlead.core.problems import Refusal, listed, refusal
+from fairlead.core.references import HANDLERS, Find, References, Source, agent_of, freeze, missing, thawed
 from fairlead.core.workflow import refusal_of
 from fairlead_agent.graph import Problem
 from fairlead_agent.inputs import check_inputs
+
+_PENDING_SECONDS: Final = 300.0
+_HANDLER_SECONDS: Final = 60.0
+"""What a try of a handler may take when it has no ``timeoutSeconds``."""
+_FROM_THE_WORDS: Final = frozenset({"Failed", "Start"})
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """The run that ``rerunOf`` names, as history knows it."""
+
+    uid: str
+    name: str
+    ended: bool
+    inputs: Mapping[str, Any]
+    document: Mapping[str, Any] | None
+    """What it was frozen into."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +65,54 @@ class Rejected:
 
 
 Verdict = Accepted | Waiting | Rejected
-_PENDING_SECONDS = 300.0
 
 
-def source_of(run: Obj, workflow: Obj | None) -> Source | None:
-    """Return the workflow that a run is of; None: its Workflow object is not there."""
-    inline = spec_of(run).get("workflow")
-    if inline is not None:
-        return Source("", meta(run)["uid"], 1, inline)
-    return Source.of(workflow) if workflow is not None else None
+def source_of(run: Obj, find: Find, earlier: Earlier | None = None) -> tuple[Source | None, Find]:
+    """Return the workflow that a run is of and how it finds what it uses; None: its Workflow object is not there.
+
+    A rerun that names no workflow is of the earlier run's.
+    """
+    spec = spec_of(run)
+    if spec.get("workflow") is not None:
+        return Source("", meta(run)["uid"], 1, spec["workflow"]), find
+    if spec.get("workflowRef") is None and earlier is not None and earlier.document is not None:
+        return thawed(earlier.document, find)
+    workflow = find("Workflow", (spec.get("workflowRef") or {}).get("name") or "")
+    return (Source.of(workflow) if workflow is not None else None), find
 
 
-def accept(run: Obj, source: Source | None, there: References, *, problems: Sequence[Problem]) -> Verdict:
+def refuse_rerun(run: Obj, earlier: Earlier | None) -> Refusal | None:
+    """Return why the results of an earlier run cannot be used again, or None."""
+    asked = spec_of(run).get("rerunOf")
+    if not asked:
+        return None
+    which = f'"{asked["name"]}"' + (f" with the uid {asked['uid']}" if asked.get("uid") else "")
+    if earlier is None:
+        text = f"There is no run {which} in this namespace's history: correct spec.rerunOf."
+        return Reason.RERUN_NOT_FOUND, text
+    if not earlier.ended:
+        return Reason.RERUN_NOT_POSSIBLE, f"The run {which} has not ended: wait for it, or stop it."
+    if earlier.document is None and not (spec_of(run).get("workflowRef") or spec_of(run).get("workflow")):
+        return (
+            Reason.RERUN_NOT_POSSIBLE,
+            f"The workflow of the run {which} is not known any more: set spec.workflowRef.",
+        )
+    return None
+
+
+def accept(
+    run: Obj,
+    source: Source | None,
+    there: References,
+    *,
+    problems: Sequence[Problem],
+    earlier: Earlier | None = None,
+) -> Verdict:
     """Decide whether a run can be queued now, later or never.
 
-    *problems* are what `fairlead_agent.graph.check` says of the source's spec.
+    *problems* are what is wrong with the graph of the source and of the workflows that it runs.
     """
-    refused = refusal("WorkflowRun", spec_of(run))
+    refused = refusal("WorkflowRun", spec_of(run)) or refuse_rerun(run, earlier)
     if refused is not None:
         return Rejected(*refused)
     if source is None:
@@ -73,10 +122,13 @@ def accept(run: Obj, source: Source | None, there: References, *, problems: Sequ
     mistake = refusal_of(source.spec, problems)
     if mistake is not None:
         return _mistaken(source, *mistake)
-    waits = missing(source, there)
+    begins = _refuse_beginning(run, source)
+    if begins is not None:
+        return Rejected(*begins)
+    waits = None if spec_of(run).get("dryRun") else missing(source, there)
     if waits is not None:
         return Waiting(*waits, seconds=float(source.spec.get("pendingTimeoutSeconds", _PENDING_SECONDS)))
-    return _accept_inputs(run, source, there)
+    return _accept_inputs(run, source, there, earlier)
 
 
 def _mistaken(source: Source, reason: Reason, message: str) -> Verdict:
@@ -85,8 +137,18 @@ def _mistaken(source: Source, reason: Reason, message: str) -> Verdict:
     return Rejected(reason, f'Workflow "{source.name}" cannot run: {message}')
 
 
-def _accept_inputs(run: Obj, source: Source, there: References) -> Verdict:
-    inputs, problems = check_inputs(source.spec.get("inputs"), spec_of(run).get("inputs"))
+def _refuse_beginning(run: Obj, source: Source) -> Refusal | None:
+    begin = (spec_of(run).get("rerunOf") or {}).get("from", "Failed")
+    known = [node["name"] for node in source.spec["nodes"]]
+    if begin in _FROM_THE_WORDS or begin in known:
+        return None
+    text = f'The workflow has no node "{begin}": set spec.rerunOf.from to Failed, Start or one of {", ".join(known)}.'
+    return Reason.NODE_NOT_FOUND, text
+
+
+def _accept_inputs(run: Obj, source: Source, there: References, earlier: Earlier | None) -> Verdict:
+    declared = source.spec.get("inputs")
+    inputs, problems = check_inputs(declared, _given(run, declared, earlier))
     if problems:
         return Rejected(Reason.INVALID_INPUTS, listed((problem.path, problem.message) for problem in problems))
     document = freeze(source, there)
@@ -98,6 +160,14 @@ def _accept_inputs(run: Obj, source: Source, there: References) -> Verdict:
     return Accepted(source, revision, document, inputs)
 
 
+def _given(run: Obj, declared: Any, earlier: Earlier | None) -> Any:
+    """Return what the run is given: its own inputs over those of the earlier run that the workflow still has."""
+    own = spec_of(run).get("inputs") or {}
+    known = {entry["name"] for entry in declared or ()}
+    before = earlier.inputs if earlier is not None else {}
+    return {name: value for name, value in before.items() if name in known and value is not None} | own
+
+
 def pool_of(run: Obj, source: Source, cluster: str) -> str:
     """Return the pool whose pods may take the run."""
     agent, namespace = agent_of(source.spec), meta(run)["namespace"]
@@ -106,19 +176,49 @@ def pool_of(run: Obj, source: Source, cluster: str) -> str:
     return names.run_pool(cluster, namespace, meta(run)["uid"])
 
 
-def plan_run_pods(
-    run: Obj, pods: Sequence[Obj], *, attempt: int, active: bool, settings: PodSettings | None
-) -> tuple[Action, ...]:
-    """Return what to change so that a run with a pod of its own has one while it is active, and none that is over.
+def handler_seconds(spec: Mapping[str, Any]) -> float:
+    """Return how long the handlers of a workflow may take at most, beyond the deadline of the run."""
+    return sum(_longest(spec[name]) for name in HANDLERS if spec.get(name))
 
-    *attempt* is the number of times that the run was claimed: a pod that replaces one that took it gets a new name.
+
+def _longest(handler: Mapping[str, Any]) -> float:
+    retry, seconds = handler.get("retry"), float(handler.get("timeoutSeconds") or _HANDLER_SECONDS)
+    limit = 0 if retry is None else int(retry.get("limit", 3))
+    pause, total = float((retry or {}).get("backoffSeconds", 1)), seconds
+    for _ in range(limit):
+        total += seconds + min(pause, float((retry or {}).get("maxBackoffSeconds", 60)))
+        pause *= float((retry or {}).get("factor", 2))
+    return total
+
+
+def budget_of(run: Mapping[str, Any], workflow: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the strictest of a run's own limits and its workflow's for each run; None: there is none.
+
+    Args:
+        run: the spec of the WorkflowRun.
+        workflow: the spec of the workflow.
+    """
+    shared = workflow.get("budget") or {}
+    limits = [run.get("budget") or {}, shared if shared.get("period", "Run") == "Run" else {}]
+    costs = [limit["maxCostUSD"] for limit in limits if limit.get("maxCostUSD")]
+    tokens = [limit["maxTokens"] for limit in limits if limit.get("maxTokens")]
+    found: dict[str, Any] = {"maxCostUSD": min(costs, key=Decimal)} if costs else {}
+    return found | ({"maxTokens": min(tokens)} if tokens else {}) or None
+
+
+def plan_run_pods(
+    run: Obj, pods: Sequence[Obj], *, number: int, wanted: bool, settings: PodSettings | None
+) -> tuple[Action, ...]:
+    """Return what to change so that a run with a pod of its own has one while it is *wanted*, and none that is over.
+
+    *number* grows with every claim of the task: a pod that replaces one that took it gets a new name.
     """
     own = [pod for pod in pods if owned_by(pod, meta(run)["uid"])]
     over = [pod for pod in own if is_over(pod) and not meta(pod).get("deletionTimestamp")]
-    if not active or settings is None:
+    if not wanted or settings is None:
         return ()
     if over:
         return tuple(Delete(pod, "the pod has ended and the run has not") for pod in over)
     if own:
         return ()
-    return (Create(build_run_pod(run, attempt, settings)),)
+    return (Create(build_run_pod(run, number, settings)),)

@@ -1,8 +1,8 @@
-"""Plans for Workflows, Agents and Models: observes everything first, then asks `core`."""
+"""Plans for Workflows, Agents, Models and Tools: observes everything first, then asks `core`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fairlead.core import names
@@ -10,21 +10,26 @@ from fairlead.core.actions import Obj, Plan, meta, spec_of
 from fairlead.core.agent import Observed as AgentObserved
 from fairlead.core.agent import plan_agent
 from fairlead.core.model import plan_model
-from fairlead.core.references import References, agent_of, models_of
+from fairlead.core.problems import Refusal
+from fairlead.core.references import Find, Source, Use, collect, lacking, uses_of_agent, walk
+from fairlead.core.tool import plan_tool
 from fairlead.core.workflow import Observed as WorkflowObserved
 from fairlead.core.workflow import plan_workflow
 from fairlead.services.graphchecks import GraphChecks
-from fairlead.services.objects import Objects
+from fairlead.services.objects import Key, Objects
 from fairlead.services.podsettings import PodSettingsSource
 
+_Named = frozenset[tuple[str, str]]
 
-def references_of(objects: Objects, namespace: str, spec: Mapping[str, Any]) -> References:
-    """Return those objects that a workflow refers to and that exist."""
-    agent = agent_of(spec)
-    return References(
-        models=objects.named("Model", namespace, models_of(spec)),
-        agents=objects.named("Agent", namespace, [agent] if agent else []),
-    )
+
+def finder(objects: Objects, namespace: str) -> Find:
+    """Return how objects of a namespace are found by kind and name."""
+    return lambda kind, name: objects.find(kind, namespace, name)
+
+
+async def problems_of(checks: GraphChecks, source: Source, workflows: Mapping[str, Mapping[str, Any]]) -> Any:
+    """Return what is wrong with the graph of a workflow and of those that it runs."""
+    return await checks.problems(source.spec, name=source.name, workflows=workflows)
 
 
 class Planner:
@@ -35,6 +40,7 @@ class Planner:
         self._checks = checks
         self._pods = pods
         self._cluster = cluster
+        self._uses: dict[Key, tuple[str, _Named]] = {}
         self.alive: frozenset[str] = frozenset()
         """The uids of the pods that hold a living Lease."""
         self.depths: Mapping[str, tuple[int, int]] = {}
@@ -42,29 +48,54 @@ class Planner:
 
     async def plan(self, obj: Obj) -> Plan:
         """Return what is to be done about an object."""
-        if obj["kind"] == "Workflow":
-            return await self._plan_workflow(obj)
-        if obj["kind"] == "Agent":
-            return await self._plan_agent(obj)
-        return plan_model(obj)
+        match obj["kind"]:
+            case "Workflow":
+                return await self._plan_workflow(obj)
+            case "Agent":
+                return await self._plan_agent(obj)
+            case "Tool":
+                return plan_tool(obj)
+            case _:
+                return plan_model(obj)
+
+    def dependents(self, kind: str, namespace: str, name: str) -> list[Key]:
+        """Return the objects whose last plan looked at this name, whether there was such an object or not."""
+        return [key for key, (where, named) in self._uses.items() if where == namespace and (kind, name) in named]
+
+    def forget(self, key: Key) -> None:
+        """Forget an object that is gone."""
+        self._uses.pop(key, None)
+
+    def _remember(self, obj: Obj, uses: Iterable[Use]) -> None:
+        named = frozenset((use.kind, use.name) for use in uses)
+        self._uses[Key(obj["kind"], meta(obj)["uid"])] = (meta(obj)["namespace"], named)
 
     async def _plan_workflow(self, workflow: Obj) -> Plan:
-        spec, namespace = spec_of(workflow), meta(workflow)["namespace"]
+        source, find = Source.of(workflow), finder(self._objects, meta(workflow)["namespace"])
+        self._remember(workflow, (use for use, _ in walk(source.spec, find)))
+        there = collect(source.spec, find)
         observed = WorkflowObserved(
-            problems=await self._checks.problems(spec),
-            there=references_of(self._objects, namespace, spec),
+            problems=await problems_of(self._checks, source, there.specs("Workflow")),
+            there=there,
             runs=self._objects.owned("WorkflowRun", meta(workflow)["uid"]),
         )
         return plan_workflow(workflow, observed)
 
     async def _plan_agent(self, agent: Obj) -> Plan:
-        namespace, name, model = meta(agent)["namespace"], meta(agent)["name"], spec_of(agent).get("model")
+        namespace, name = meta(agent)["namespace"], meta(agent)["name"]
         waiting, _ = self.depths.get(names.agent_pool(self._cluster, namespace, name), (0, 0))
+        uses = list(uses_of_agent(spec_of(agent), "spec"))
+        self._remember(agent, uses)
         observed = AgentObserved(
             pods=self._objects.owned("Pod", meta(agent)["uid"]),
             alive=self.alive,
             queue=waiting,
             settings=await self._pods.get(),
-            model_missing=model if model and self._objects.find("Model", namespace, model) is None else "",
+            lacking=self._lacking(namespace, uses),
         )
         return plan_agent(agent, observed)
+
+    def _lacking(self, namespace: str, uses: Iterable[Use]) -> Refusal | None:
+        find = finder(self._objects, namespace)
+        found = (lacking(use, find(use.kind, use.name)) for use in uses)
+        return next((refused for refused in found if refused is not None), None)

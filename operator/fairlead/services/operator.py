@@ -10,10 +10,10 @@ from typing import Any, Final
 from fairlead.api.conditions import Reason
 from fairlead.clock import Clock
 from fairlead.core import names
-from fairlead.core.actions import Obj, meta, spec_of
+from fairlead.core.actions import Obj, meta
 from fairlead.core.agent import is_over
 from fairlead.core.statuses import hindered
-from fairlead.core.workflow import is_finished, uses
+from fairlead.core.workflow import is_finished
 from fairlead.errors import FairleadError, RetryableError, TerminalError
 from fairlead.kube import KubeClient, Ref
 from fairlead.logs import get_logger, redact
@@ -36,7 +36,7 @@ _REFUSED_SECONDS: Final = 60.0
 _FIRST_RESYNC_SECONDS: Final = 3.0
 """After the start, when the watches have shown what there is."""
 _ACTIVE_LIMIT: Final = 100_000
-DECLARED: Final = ("Workflow", "Agent", "Model")
+DECLARED: Final = ("Workflow", "Agent", "Model", "Tool")
 
 
 class Operator:
@@ -71,6 +71,7 @@ class Operator:
         self._namespaces = frozenset(namespaces)
         self._resync_seconds = resync_seconds
         self.queue = WorkQueue(self.reconcile, clock)
+        runs.wake = self.queue.add
         self.resynced_at = clock.monotonic()
         """When the last full look began, by the monotonic clock."""
 
@@ -91,13 +92,14 @@ class Operator:
     async def observe(self, kind: str | None, obj: Mapping[str, Any]) -> None:
         """Take in an event of a watch: ``ADDED``, ``MODIFIED``, ``DELETED``, or None: it was there at the start."""
         gone = kind == "DELETED"
+        known = self._objects.get(Key(obj["kind"], meta(obj)["uid"]))
         key = self._objects.remove(obj) if gone else self._objects.put(obj)
         if key.kind == "WorkflowRun":
             await self.queue.add(key)
             await self._add_owners(obj, "Workflow")
         elif key.kind == "Pod":
             await self._observe_pod(key, obj, gone=gone)
-        else:
+        elif gone or known is None or meta(known).get("generation") != meta(obj).get("generation"):
             await self._add_dependents(obj)
 
     async def _observe_pod(self, key: Key, pod: Obj, *, gone: bool) -> None:
@@ -113,13 +115,8 @@ class Operator:
     async def _add_dependents(self, obj: Obj) -> None:
         """Have everything looked at that refers to *obj* and is not over."""
         kind, namespace, name = obj["kind"], meta(obj).get("namespace", ""), meta(obj)["name"]
-        if kind == "Model":
-            for agent in self._objects.list("Agent", namespace):
-                if spec_of(agent).get("model") == name:
-                    await self.queue.add(Key("Agent", meta(agent)["uid"]))
-        for workflow in self._objects.list("Workflow", namespace):
-            if uses(spec_of(workflow), kind, name):
-                await self.queue.add(Key("Workflow", meta(workflow)["uid"]))
+        for key in self._planner.dependents(kind, namespace, name):
+            await self.queue.add(key)
         for run in self._objects.list("WorkflowRun", namespace):
             if not is_finished(run) and self._is_pending(run):
                 await self.queue.add(Key("WorkflowRun", meta(run)["uid"]))
@@ -146,6 +143,7 @@ class Operator:
     async def _reconcile_declared(self, key: Key) -> float | None:
         obj = self._objects.get(key)
         if obj is None or meta(obj).get("deletionTimestamp"):
+            self._planner.forget(key)
             return None
         plan = await self._planner.plan(obj)
         await self._applier.apply(obj, plan)
@@ -190,6 +188,8 @@ class Operator:
             self._liveness.wake()
         elif self._objects.get(Key("WorkflowRun", event.key)) is not None:
             await self.queue.add(Key("WorkflowRun", event.key), _BUS_SECONDS)
+        else:
+            await self._runs.ended_alone(event.key)
 
     async def _lives_changed(self, pods: frozenset[str]) -> None:
         """Have the owners of pods looked at that came to life or went silent."""

@@ -1,45 +1,37 @@
-"""Looks after WorkflowRuns: accept, queue, follow, end. Writes their status."""
+"""Looks after WorkflowRuns: take in, follow, end. Writes their status."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Final
 
-from fairlead.api.conditions import ConditionType, EventReason, Reason
+from fairlead.api.conditions import ConditionType, Reason
 from fairlead.clock import Clock
 from fairlead.core import conditions, runstatus
 from fairlead.core.actions import Obj, Plan, conditions_of, meta, spec_of, status_of
 from fairlead.core.agent import is_over, pod_trouble
-from fairlead.core.references import References, agent_of
 from fairlead.core.workflow import is_finished
-from fairlead.core.workflowrun import Accepted, Rejected, Waiting, accept, plan_run_pods, pool_of, source_of
+from fairlead.core.workflowrun import budget_of, plan_run_pods
+from fairlead.services.annotations import Annotations
 from fairlead.services.applying import Applier
-from fairlead.services.declared import references_of
-from fairlead.services.graphchecks import GraphChecks
+from fairlead.services.ending import Endings, Facts
+from fairlead.services.intake import Intake
 from fairlead.services.objects import Key, Objects
 from fairlead.services.podsettings import PodSettingsSource
+from fairlead.services.slots import Slots
 from fairlead.storage import Storage
-from fairlead.storage.base import QueuedTask, Revision, Run, RunEnd, RunState
+from fairlead.storage.base import ApprovalState, Run, RunState
 
 _STATUS_SECONDS: Final = 1.0
 """Between two writes of one run's status."""
 _FIRST_STATUS_SECONDS: Final = 0.25
 """After queueing: a warm pod has taken the run by then, and one write says it all."""
-_TIMEOUT_GRACE: Final = 15.0
-"""The agent ends a run at its time-out; the operator does when the agent has not by then."""
 _POD_GRACE: Final = 30.0
 """What a run's own pod has to end by itself after the run has."""
 _DELETED: Final = "The WorkflowRun was deleted."
 _STOPPED: Final = "The run was stopped by spec.stop."
-
-
-@dataclass(frozen=True, slots=True)
-class _Facts:
-    """What does not change while a run is active."""
-
-    agent: str
-    deadline: datetime | None
+_NO_AGENT: Final = "The run was stopped, and its Agent does not exist any more."
 
 
 class Runs:
@@ -51,126 +43,82 @@ class Runs:
         objects: Objects,
         *,
         applier: Applier,
-        checks: GraphChecks,
+        intake: Intake,
+        slots: Slots,
+        endings: Endings,
         pods: PodSettingsSource,
         clock: Clock,
-        cluster: str,
     ) -> None:
         self._storage = storage
         self._objects = objects
         self._applier = applier
-        self._checks = checks
+        self._intake = intake
+        self._slots = slots
+        self._endings = endings
         self._pods = pods
         self._clock = clock
-        self._cluster = cluster
-        self._facts: dict[str, _Facts] = {}
+        self._annotations = Annotations(storage, applier, clock)
         self._written: dict[str, float] = {}
+        self.wake: Callable[[Key], Awaitable[None]] | None = None
+        """Has another run looked at."""
 
     async def reconcile(self, key: Key) -> float | None:
         """Look after one run; return in how many seconds to look again."""
         run = self._objects.get(key)
         if run is None or meta(run).get("deletionTimestamp"):
-            self._forget(key.uid)
-            await self._cancel(key.uid, _DELETED)
+            await self._bury(key.uid)
             return None
         if is_finished(run):
             self._forget(key.uid)
             return await self._after_the_end(run)
         record = await self._storage.get_run(key.uid)
         if record is None:
-            return await self._accept(run)
+            taken = await self._intake.take(run)
+            return await self._begin(run, taken) if isinstance(taken, Run) else taken
         return await self._follow(run, record)
+
+    async def _bury(self, uid: str) -> None:
+        """Cancel a run whose object is gone; its history stays."""
+        record = await self._storage.get_run(uid)
+        if record is not None:
+            await self.cancel_orphan(record)
+            await self._make_room(record)
+        self._forget(uid)
 
     async def cancel_orphan(self, record: Run) -> None:
         """Cancel a run whose object is gone; its history stays."""
-        await self._cancel(record.uid, _DELETED)
+        await self._endings.cancel_deleted(record, _DELETED)
+
+    async def ended_alone(self, uid: str) -> None:
+        """Let another run start when one has ended whose object is gone."""
+        record = await self._storage.get_run(uid)
+        if record is not None and record.state.final:
+            await self._make_room(record)
+
+    async def _make_room(self, record: Run) -> None:
+        """Have those looked at that wait for this run's end."""
+        for key in self._slots.next((record.namespace, record.workflow)):
+            if self.wake is not None:
+                await self.wake(key)
 
     def _forget(self, uid: str) -> None:
-        self._facts.pop(uid, None)
+        self._intake.forget(uid)
+        self._endings.forget(uid)
         self._written.pop(uid, None)
 
-    async def _cancel(self, uid: str, message: str) -> None:
-        record = await self._storage.get_run(uid)
-        if record is not None and not record.state.final and not record.cancel_reason:
-            now = self._clock.now()
-            await self._storage.cancel_run(uid, reason=Reason.CANCELLED, message=message, at=now)
-
-    # -- before a run is queued ---------------------------------------------------------------------------------------
-
-    async def _accept(self, run: Obj) -> float | None:
-        generation = meta(run)["generation"]
-        if spec_of(run).get("stop"):
-            await self._end(run, runstatus.stopped(_STOPPED, generation=generation, at=self._clock.now()))
-            return None
-        namespace = meta(run)["namespace"]
-        name = (spec_of(run).get("workflowRef") or {}).get("name")
-        workflow = self._objects.find("Workflow", namespace, name) if name else None
-        source = source_of(run, workflow)
-        there = References() if source is None else references_of(self._objects, namespace, source.spec)
-        problems = () if source is None else await self._checks.problems(source.spec)
-        match accept(run, source, there, problems=problems):
-            case Rejected(reason, message):
-                await self._reject(run, reason, message)
-                return None
-            case Waiting() as waiting:
-                return await self._wait(run, waiting)
-            case Accepted() as accepted:
-                return await self._queue(run, accepted)
-
-    async def _reject(self, run: Obj, reason: Reason, message: str) -> None:
-        at, generation = self._clock.now(), meta(run)["generation"]
-        await self._end(run, runstatus.rejected(reason, message, generation=generation, at=at))
-        await self._applier.tell(run, EventReason.RUN_FAILED, f"{reason}: {message}", warning=True)
-
-    async def _wait(self, run: Obj, waiting: Waiting) -> float | None:
-        left = waiting.seconds - self._waited(run)
-        if left <= 0:
-            text = f"{waiting.message} It did not within pendingTimeoutSeconds ({waiting.seconds:.0f})."
-            await self._reject(run, Reason.PENDING_TIMEOUT, text)
-            return None
-        plan = runstatus.pending(waiting.reason, waiting.message, generation=meta(run)["generation"])
-        await self._applier.write_status(run, plan)
-        return left
-
-    def _waited(self, run: Obj) -> float:
-        """Return for how many seconds the run has been waiting, by the clock that wrote its condition."""
-        condition = conditions.find(conditions_of(run), ConditionType.RECONCILING)
-        if condition is None:
-            return 0.0
-        since = datetime.fromisoformat(condition["lastTransitionTime"])
-        return (self._clock.now() - since).total_seconds()
-
-    async def _queue(self, run: Obj, accepted: Accepted) -> float:
-        now = self._clock.now()
-        limit = accepted.source.spec.get("timeoutSeconds")
-        deadline = now + timedelta(seconds=limit) if limit else None
-        uid = meta(run)["uid"]
-        record = Run(
-            uid=uid,
-            cluster=self._cluster,
-            namespace=meta(run)["namespace"],
-            name=meta(run)["name"],
-            workflow=accepted.source.name,
-            revision=accepted.revision,
-            inputs=accepted.inputs,
-            created_at=now,
-        )
-        pool = pool_of(run, accepted.source, self._cluster)
-        task = QueuedTask(id=uid, run_uid=uid, pool=pool, deadline=deadline)
-        await self._storage.submit(record, revision=Revision(accepted.revision, accepted.document), task=task)
-        self._facts[uid] = _Facts(agent_of(accepted.source.spec), deadline)
-        self._written[uid] = self._clock.monotonic() + _FIRST_STATUS_SECONDS - _STATUS_SECONDS
-        await self._look_after_pods(run, record, self._facts[uid])
+    async def _begin(self, run: Obj, record: Run) -> float | None:
+        if spec_of(run).get("dryRun"):
+            return await self._follow(run, record)
+        self._written[record.uid] = self._clock.monotonic() + _FIRST_STATUS_SECONDS - _STATUS_SECONDS
+        await self._look_after_pods(run, record, await self._endings.facts(record))
         return _FIRST_STATUS_SECONDS
 
     # -- while it is active -------------------------------------------------------------------------------------------
 
     async def _follow(self, run: Obj, record: Run) -> float | None:
-        facts = await self._facts_of(record)
+        facts = await self._endings.facts(record)
         if not record.state.final:
-            if spec_of(run).get("stop"):
-                await self._cancel(record.uid, _STOPPED)
-            await self._watch_deadline(record, facts)
+            await self._heed(run, record, facts)
             record = await self._storage.get_run(record.uid) or record
         if record.state.final:
             return await self._finish(run, record, facts)
@@ -179,59 +127,69 @@ class Runs:
         if due > 0:
             return due
         self._written[record.uid] = self._clock.monotonic()
-        await self._applier.write_status(run, self._summary(run, record, facts))
-        return self._seconds_left(facts)
+        await self._applier.write_status(run, await self._summary(run, record, facts))
+        return self._endings.seconds_left(facts)
 
-    async def _facts_of(self, record: Run) -> _Facts:
-        known = self._facts.get(record.uid)
-        if known is None:
-            revision = await self._storage.get_revision(record.revision)
-            agents = revision.document["agents"] if revision is not None else {}
-            tasks = await self._storage.tasks_of_run(record.uid)
-            known = _Facts(next(iter(agents), ""), tasks[0].deadline if tasks else None)
-            self._facts[record.uid] = known
-        return known
-
-    def _seconds_left(self, facts: _Facts) -> float | None:
-        """Return the time until the deadline, or its grace, is over."""
-        if facts.deadline is None:
-            return None
-        left = (facts.deadline - self._clock.now()).total_seconds()
-        return left if left > 0 else max(left + _TIMEOUT_GRACE, 0.0)
-
-    async def _watch_deadline(self, record: Run, facts: _Facts) -> None:
-        """End a run that is over its time: at once if no pod has it, otherwise if the agent does not do so itself."""
-        if facts.deadline is None:
+    async def _heed(self, run: Obj, record: Run, facts: Facts) -> None:
+        """Bring storage to what the run's object says, and to what the time says."""
+        spec = spec_of(run)
+        if spec.get("dryRun"):
+            await self._intake.finish_dry_run(record)
             return
-        late = (self._clock.now() - facts.deadline).total_seconds()
-        grace = 0.0 if record.state is RunState.QUEUED else _TIMEOUT_GRACE
-        if late >= grace:
-            text = "The run took longer than the workflow's timeoutSeconds."
-            end = RunEnd(RunState.FAILED, Reason.TIMEOUT, text, output=None, at=self._clock.now())
-            await self._storage.end_run(record.uid, end)
+        ends = bool(spec.get("stop")) or self._endings.is_late(facts)
+        suspended = bool(spec.get("suspend")) and not ends  # what is suspended could not end itself
+        if suspended != record.suspended:
+            await self._storage.suspend_run(record.uid, suspended=suspended, at=self._clock.now())
+        if spec.get("stop"):
+            await self._endings.cancel(record, Reason.CANCELLED, _STOPPED)
+        if record.cancel_reason and facts.agent and self._agent(run, facts) is None:
+            await self._endings.end_unless_held(record, _NO_AGENT)
+        await self._endings.watch_deadline(record, facts)
+        await self._annotations.heed(run, record)
 
-    async def _look_after_pods(self, run: Obj, record: Run, facts: _Facts) -> None:
+    def _agent(self, run: Obj, facts: Facts) -> Obj | None:
+        return self._objects.find("Agent", meta(run)["namespace"], facts.agent)
+
+    async def _look_after_pods(self, run: Obj, record: Run, facts: Facts) -> None:
         if facts.agent:
             return
         own = self._objects.owned("Pod", record.uid)
+        wanted = _wants_pod(record, facts)
+        number = await self._claims(record) if wanted and not any(map(_is_there, own)) else 0
         settings = await self._pods.get()
-        actions = plan_run_pods(run, own, attempt=record.attempt, active=not record.cancel_reason, settings=settings)
-        await self._applier.act(actions)
+        await self._applier.act(plan_run_pods(run, own, number=number, wanted=wanted, settings=settings))
 
-    def _summary(self, run: Obj, record: Run, facts: _Facts) -> Plan:
-        return runstatus.summarize(
-            record,
-            generation=meta(run)["generation"],
+    async def _claims(self, record: Run) -> int:
+        """Return how often the run's task was claimed, parking included."""
+        tasks = await self._storage.tasks_of_run(record.uid)
+        return next((task.attempt for task in tasks if task.id == record.uid), 0)
+
+    async def _summary(self, run: Obj, record: Run, facts: Facts) -> Plan:
+        around = runstatus.Around(
             agent=facts.agent,
             waits_for="" if record.state.final else self._waits_for(run, facts),
+            asks=await self._asks(record),
+            budget=budget_of(spec_of(run), {"budget": facts.workflow_budget}),
+        )
+        return runstatus.summarize(record, around, generation=meta(run)["generation"])
+
+    async def _asks(self, record: Run) -> tuple[str, ...]:
+        """Return what people have to decide now."""
+        if record.state.final or not record.pending_approvals:
+            return ()
+        asked = await self._storage.approvals_of_run(record.uid)
+        return tuple(
+            f'node "{one.node}"{f" item {one.item}" if one.item else ""} asks: {one.message}'
+            for one in asked
+            if one.state is ApprovalState.PENDING
         )
 
-    def _waits_for(self, run: Obj, facts: _Facts) -> str:
+    def _waits_for(self, run: Obj, facts: Facts) -> str:
         """Return why no pod takes the run, if there is more to say than that all are busy."""
         if not facts.agent:
             troubles = (pod_trouble(pod) for pod in self._objects.owned("Pod", meta(run)["uid"]))
             return next((trouble[1] for trouble in troubles if trouble is not None), "")
-        agent = self._objects.find("Agent", meta(run)["namespace"], facts.agent)
+        agent = self._agent(run, facts)
         if agent is None:
             return f'Agent "{facts.agent}" does not exist any more: apply it again, or stop the run.'
         ready = conditions.find(conditions_of(agent), ConditionType.READY) or {}
@@ -241,20 +199,18 @@ class Runs:
 
     # -- after the end ------------------------------------------------------------------------------------------------
 
-    async def _finish(self, run: Obj, record: Run, facts: _Facts) -> float | None:
-        fresh = await self._applier.write_status(run, self._summary(run, record, facts))
+    async def _finish(self, run: Obj, record: Run, facts: Facts) -> float | None:
+        fresh = await self._applier.write_status(run, await self._summary(run, record, facts))
         reason, text, warning = runstatus.event_of(record)
         await self._applier.tell(run, reason, text, warning=warning)
         self._forget(record.uid)
+        await self._make_room(record)
         return None if fresh is None else await self._after_the_end(fresh)
-
-    async def _end(self, run: Obj, plan: Plan) -> None:
-        await self._applier.write_status(run, plan)
 
     async def _after_the_end(self, run: Obj) -> float | None:
         """Delete what has had its time: the run's own pods, and by ``ttlSecondsAfterFinished`` the run."""
         age = self._age(run)
-        own = [pod for pod in self._objects.owned("Pod", meta(run)["uid"]) if not _is_gone(pod)]
+        own = [pod for pod in self._objects.owned("Pod", meta(run)["uid"]) if _is_there(pod)]
         if own and age >= _POD_GRACE:
             for pod in own:
                 await self._applier.delete(pod, "the run has ended")
@@ -283,5 +239,11 @@ class Runs:
         return spec_of(workflow).get("ttlSecondsAfterFinished") if workflow is not None else None
 
 
-def _is_gone(pod: Obj) -> bool:
-    return is_over(pod) or bool(meta(pod).get("deletionTimestamp"))
+def _is_there(pod: Obj) -> bool:
+    return not is_over(pod) and not meta(pod).get("deletionTimestamp")
+
+
+def _wants_pod(record: Run, facts: Facts) -> bool:
+    """Return whether a run has use for a pod of its own: not while it waits, nor for an end without ``finally``."""
+    waits = bool(record.parked) or (record.suspended and record.state is RunState.QUEUED)
+    return not waits and (not record.cancel_reason or facts.has_finally)

@@ -13,7 +13,7 @@ from fairlead.services.objects import Key, Objects
 
 MANAGED: Final = f"app.kubernetes.io/managed-by={names.PART_OF_LABELS['app.kubernetes.io/managed-by']}"
 _KINDS: Final = (
-    *((names.API_VERSION, kind, "") for kind in ("WorkflowRun", "Workflow", "Agent", "Model")),
+    *((names.API_VERSION, kind, "") for kind in ("WorkflowRun", "Workflow", "Agent", "Model", "Tool")),
     ("v1", "Pod", MANAGED),
 )
 

@@ -83,6 +83,6 @@ async def test_handlers_hand_everything_on() -> None:
 def test_registry_puts_no_finalizer_and_no_timer_on_anything() -> None:
     registry = build_registry()
     handlers = [*registry._changing.get_all_handlers(), *registry._watching.get_all_handlers()]
-    assert len(handlers) == 3 * 3 + 5
+    assert len(handlers) == 4 * 3 + 6
     assert not any(getattr(handler, "requires_finalizer", False) for handler in handlers)
     assert not list(registry._spawning.get_all_handlers())

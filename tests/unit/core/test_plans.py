@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fairlead.api.conditions import Reason
 from fairlead.core import names
 from fairlead.core.actions import Create, Delete, Plan
 from fairlead.core.agent import Observed as AgentObserved
@@ -53,7 +54,7 @@ def with_status(obj: dict[str, Any], plan: Plan) -> dict[str, Any]:
     [
         pytest.param({"model": "ollama_chat/x"}, ("True", "Accepted"), id="provider"),
         pytest.param({"scripted": {"responses": [{"reply": "x"}]}}, ("True", "Accepted"), id="scripted"),
-        pytest.param({"model": "x", "fallbacks": ["y"]}, ("False", "NotSupported"), id="not-built"),
+        pytest.param({"model": "x", "fallbacks": ["y"]}, ("True", "Accepted"), id="fallbacks"),
         pytest.param({"scripted": {"responses": [{"match": "(", "reply": "x"}]}}, ("False", "InvalidSpec"), id="regex"),
     ],
 )
@@ -79,15 +80,19 @@ def test_plan_model(spec: dict[str, Any], expected: tuple[str, str]) -> None:
             ("False", "InvalidGraph"),
             id="unknown-need",
         ),
-        pytest.param(
-            {"model": "m", "nodes": NODES, "budget": {"maxTokens": 1}}, THERE, ("False", "NotSupported"), id="budget"
-        ),
+        pytest.param({"model": "m", "nodes": NODES, "memory": {}}, THERE, ("False", "NotSupported"), id="not-built"),
         pytest.param({"nodes": [{"name": "a", "tool": {"name": "no"}}]}, THERE, ("False", "ToolNotFound"), id="tool"),
         pytest.param(
             {"model": "m", "nodes": NODES},
             References(models={"m": make("Model", "m", {"model": "x", "fallbacks": ["y"]})}),
+            ("False", "ModelNotFound"),
+            id="no-fallback",
+        ),
+        pytest.param(
+            {"nodes": [{"name": "a", "tool": {"name": "t"}}]},
+            References(tools={"t": make("Tool", "t", {"mcp": {"url": "https://x"}})}),
             ("False", "NotSupported"),
-            id="model-that-cannot-be-used",
+            id="tool-that-cannot-be-used",
         ),
     ],
 )
@@ -221,7 +226,7 @@ def test_plan_agent_foreign_pods_are_left_alone() -> None:
     ("more", "expected"),
     [
         pytest.param({"settings": None}, ("False", "GatewayUnavailable"), id="no-gateway"),
-        pytest.param({"model_missing": "m"}, ("False", "ModelNotFound"), id="no-model"),
+        pytest.param({"lacking": (Reason.TOOL_NOT_FOUND, "no")}, ("False", "ToolNotFound"), id="no-tool"),
     ],
 )
 def test_plan_agent_waits(more: dict[str, Any], expected: tuple[str, str]) -> None:
@@ -291,19 +296,19 @@ def test_names_of_children_fit_whatever_the_parent_is_called() -> None:
     )
 
 
-def test_plan_run_pods_one_while_active_and_a_new_name_for_each_attempt() -> None:
+def test_plan_run_pods_one_while_wanted_and_a_new_name_for_each_claim() -> None:
     run = make("WorkflowRun", "r", {})
-    (first,) = plan_run_pods(run, [], attempt=0, active=True, settings=SETTINGS)
+    (first,) = plan_run_pods(run, [], number=0, wanted=True, settings=SETTINGS)
     assert isinstance(first, Create)
     assert first.obj == build_run_pod(run, 0, SETTINGS)
-    pod = first.obj | {"status": {"phase": "Running"}}
-    assert plan_run_pods(run, [pod], attempt=1, active=True, settings=SETTINGS) == ()
-    (gone,) = plan_run_pods(run, [pod | {"status": {"phase": "Failed"}}], attempt=1, active=True, settings=SETTINGS)
+    pod = {**first.obj, "status": {"phase": "Running"}}
+    assert plan_run_pods(run, [pod], number=1, wanted=True, settings=SETTINGS) == ()
+    (gone,) = plan_run_pods(run, [pod | {"status": {"phase": "Failed"}}], number=1, wanted=True, settings=SETTINGS)
     assert isinstance(gone, Delete)
-    (second,) = plan_run_pods(run, [], attempt=1, active=True, settings=SETTINGS)
+    (second,) = plan_run_pods(run, [], number=1, wanted=True, settings=SETTINGS)
     assert second.obj["metadata"]["name"] != first.obj["metadata"]["name"]
-    assert plan_run_pods(run, [], attempt=1, active=False, settings=SETTINGS) == ()
-    assert plan_run_pods(run, [], attempt=1, active=True, settings=None) == ()
+    assert plan_run_pods(run, [], number=1, wanted=False, settings=SETTINGS) == ()
+    assert plan_run_pods(run, [], number=1, wanted=True, settings=None) == ()
 
 
 def test_build_event_note_has_as_many_bytes_as_a_server_takes() -> None:

@@ -14,9 +14,20 @@ from hypothesis import strategies as st
 from fairlead.api.conditions import Reason
 from fairlead.core import names, runstatus
 from fairlead.core.actions import Plan
-from fairlead.core.references import References
+from fairlead.core.references import References, collect
+from fairlead.core.runstatus import Around
 from fairlead.core.statuses import hindered, status_patch
-from fairlead.core.workflowrun import Accepted, Rejected, Waiting, accept, pool_of, source_of
+from fairlead.core.workflowrun import (
+    Accepted,
+    Earlier,
+    Rejected,
+    Waiting,
+    accept,
+    budget_of,
+    handler_seconds,
+    pool_of,
+    source_of,
+)
 from fairlead.storage.base import Run, RunState
 from fairlead.testing.storage import NOW, make_run
 from fairlead_agent.graph import check
@@ -35,11 +46,21 @@ WORKFLOW = make(
 THERE = References(models={"m": make("Model", "m", {"model": "x"})}, agents={"g": make("Agent", "g", {})})
 
 
-def decide(spec: dict[str, Any], workflow: dict[str, Any] | None = WORKFLOW, there: References = THERE) -> Any:
+def decide(
+    spec: dict[str, Any],
+    workflow: dict[str, Any] | None = WORKFLOW,
+    there: References = THERE,
+    earlier: Earlier | None = None,
+) -> Any:
     run = make("WorkflowRun", "r", spec)
-    source = source_of(run, workflow)
+
+    def find(kind: str, name: str) -> Any:
+        return workflow if kind == "Workflow" else there.find(kind, name)
+
+    source, look = source_of(run, find, earlier)
     problems = check(source.spec) if source is not None else []
-    return accept(run, source, there, problems=problems)
+    found = there if source is None else collect(source.spec, look)
+    return accept(run, source, found, problems=problems, earlier=earlier)
 
 
 REF = {"workflowRef": {"name": "w"}}
@@ -75,7 +96,7 @@ def test_accept_inline_workflow_has_a_pool_of_its_own() -> None:
     [
         pytest.param(REF | {"inputs": {"i": "two"}}, "InvalidInputs", "integer", id="type"),
         pytest.param(REF | {"inputs": {"j": 1}}, "InvalidInputs", '"j"', id="unknown"),
-        pytest.param(REF | {"priority": 3}, "NotSupported", "spec.priority", id="not-built"),
+        pytest.param(REF | {"replyTo": {}}, "NotSupported", "spec.replyTo", id="not-built"),
         pytest.param({"workflow": {"model": "m", "nodes": []}}, "InvalidGraph", "spec.workflow.nodes", id="graph"),
         pytest.param(
             {"workflowRef": {"name": "w", "revision": "00"}}, "RevisionNotFound", "spec.workflowRef", id="old"
@@ -98,12 +119,111 @@ def test_accept_waits_for_what_is_not_there() -> None:
     assert verdict.reason == "ModelNotFound"
 
 
+EARLIER = Earlier(
+    "uid-1",
+    "before",
+    ended=True,
+    inputs={"i": 5, "gone": 1},
+    document={
+        "workflow": {"name": "old", "uid": "u", "generation": 4, "spec": {"model": "m", "nodes": NODES}},
+        "workflows": {},
+        "agents": {},
+        "models": {"m": {"model": "frozen"}},
+        "tools": {},
+    },
+)
+RERUN = {"rerunOf": {"name": "before"}}
+
+
+def test_accept_rerun_takes_the_earlier_inputs_that_the_workflow_still_has() -> None:
+    verdict = decide(REF | RERUN, earlier=EARLIER)
+    assert isinstance(verdict, Accepted)
+    assert verdict.inputs == {"i": 5}
+    verdict = decide(REF | RERUN | {"inputs": {"i": 6}}, earlier=EARLIER)
+    assert verdict.inputs == {"i": 6}
+
+
+def test_accept_rerun_without_a_workflow_is_of_the_earlier_ones_with_the_models_of_now() -> None:
+    verdict = decide(RERUN, earlier=EARLIER)
+    assert isinstance(verdict, Accepted)
+    assert (verdict.source.name, verdict.source.generation) == ("old", 4)
+    assert verdict.document["models"] == {"m": {"model": "x"}}
+    verdict = decide(RERUN, there=References(), earlier=EARLIER)
+    assert verdict.document["models"] == {"m": {"model": "frozen"}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "earlier", "reason", "words"),
+    [
+        pytest.param(REF | RERUN, None, "RerunNotFound", '"before"', id="unknown"),
+        pytest.param(REF | RERUN, replace(EARLIER, ended=False), "RerunNotPossible", "has not ended", id="active"),
+        pytest.param(RERUN, replace(EARLIER, document=None), "RerunNotPossible", "set spec.workflowRef", id="lost"),
+        pytest.param(
+            REF | {"rerunOf": {"name": "before", "from": "z"}},
+            EARLIER,
+            "NodeNotFound",
+            "Failed, Start or one of a",
+            id="z",
+        ),
+    ],
+)
+def test_accept_refuses_a_rerun(spec: dict[str, Any], earlier: Earlier | None, reason: str, words: str) -> None:
+    verdict = decide(spec, earlier=earlier)
+    assert isinstance(verdict, Rejected)
+    assert verdict.reason == reason
+    assert words in verdict.message
+
+
+@pytest.mark.parametrize("begin", ["Failed", "Start", "a"])
+def test_accept_rerun_from(begin: str) -> None:
+    assert isinstance(decide(REF | {"rerunOf": {"name": "before", "from": begin}}, earlier=EARLIER), Accepted)
+
+
+def test_accept_dry_run_does_not_wait_for_what_is_missing() -> None:
+    verdict = decide(REF | {"dryRun": True}, WORKFLOW, References())
+    assert isinstance(verdict, Accepted)
+    assert verdict.document["models"] == {}
+
+
+@pytest.mark.parametrize(
+    ("run", "workflow", "expected"),
+    [
+        pytest.param({}, {}, None, id="none"),
+        pytest.param({"budget": {"maxTokens": 5}}, {}, {"maxTokens": 5}, id="run"),
+        pytest.param({}, {"budget": {"maxCostUSD": "0.50", "period": "Run"}}, {"maxCostUSD": "0.50"}, id="workflow"),
+        pytest.param({}, {"budget": {"maxCostUSD": "0.50", "period": "Day"}}, None, id="day"),
+        pytest.param(
+            {"budget": {"maxCostUSD": "10", "maxTokens": 5}},
+            {"budget": {"maxCostUSD": "9.5", "maxTokens": 7}},
+            {"maxCostUSD": "9.5", "maxTokens": 5},
+            id="strictest-as-numbers",
+        ),
+    ],
+)
+def test_budget_of(run: dict[str, Any], workflow: dict[str, Any], expected: dict[str, Any] | None) -> None:
+    assert budget_of(run, workflow) == expected
+
+
+@pytest.mark.parametrize(
+    ("spec", "seconds"),
+    [
+        ({}, 0),
+        ({"finally": {"tool": {}}}, 60),
+        ({"finally": {"timeoutSeconds": 5}, "onFailure": {"timeoutSeconds": 7}}, 12),
+        ({"finally": {"timeoutSeconds": 5, "retry": {}}}, 4 * 5 + 1 + 2 + 4),
+        ({"finally": {"timeoutSeconds": 5, "retry": {"limit": 2, "backoffSeconds": 9, "maxBackoffSeconds": 10}}}, 34),
+    ],
+)
+def test_handler_seconds(spec: dict[str, Any], seconds: float) -> None:
+    assert handler_seconds(spec) == seconds
+
+
 def conditions(plan: Plan) -> dict[str, tuple[str, str]]:
     return {condition.type: (condition.status, condition.reason) for condition in plan.conditions}
 
 
 def summary(**changes: Any) -> Plan:
-    return runstatus.summarize(make_run(**changes), generation=1, agent="g", waits_for="")
+    return runstatus.summarize(make_run(**changes), Around(agent="g"), generation=1)
 
 
 @pytest.mark.parametrize(
@@ -124,6 +244,49 @@ def summary(**changes: Any) -> Plan:
             {"state": RunState.RUNNING, "cancel_reason": "Cancelled"},
             {"Succeeded": ("Unknown", "Stopping"), "Reconciling": ("True", "Stopping")},
             id="stopping",
+        ),
+        pytest.param(
+            {"state": RunState.RUNNING, "parked": "Approval", "pending_approvals": 1},
+            {
+                "Succeeded": ("Unknown", "WaitingForApproval"),
+                "WaitingForApproval": ("True", "ApprovalPending"),
+                "Reconciling": ("True", "WaitingForApproval"),
+            },
+            id="approval",
+        ),
+        pytest.param(
+            {"state": RunState.RUNNING, "pod": "p", "attempt": 1, "pending_approvals": 1},
+            {
+                "Succeeded": ("Unknown", "Running"),
+                "WaitingForApproval": ("True", "ApprovalPending"),
+                "Reconciling": ("True", "Running"),
+            },
+            id="approval-beside-other-work",
+        ),
+        pytest.param(
+            {"state": RunState.RUNNING, "parked": "Turn"},
+            {"Succeeded": ("Unknown", "Waiting"), "Reconciling": ("True", "Waiting")},
+            id="turn",
+        ),
+        pytest.param(
+            {"state": RunState.RUNNING, "parked": "Approval", "suspended": True},
+            {"Succeeded": ("Unknown", "Suspended"), "Reconciling": ("True", "Suspended")},
+            id="suspended",
+        ),
+        pytest.param(
+            {"suspended": True},
+            {"Succeeded": ("Unknown", "Suspended"), "Reconciling": ("True", "Suspended")},
+            id="suspended-from-the-start",
+        ),
+        pytest.param(
+            {"state": RunState.RUNNING, "parked": "Time", "cancel_reason": "Cancelled"},
+            {"Succeeded": ("Unknown", "Stopping"), "Reconciling": ("True", "Stopping")},
+            id="stopping-while-it-waits",
+        ),
+        pytest.param(
+            {"state": RunState.SUCCEEDED, "reason": "DryRun", "finished_at": NOW},
+            {"Succeeded": ("True", "DryRun")},
+            id="dry-run",
         ),
         pytest.param(
             {"state": RunState.SUCCEEDED, "finished_at": NOW},
@@ -173,6 +336,29 @@ def test_summarize_fields() -> None:
     assert status["usage"] == {"inputTokens": 3, "outputTokens": 4}
 
 
+def test_summarize_says_what_people_decide_and_what_may_be_spent() -> None:
+    record = make_run(state=RunState.RUNNING, pending_approvals=5, reused=2, current=("a[%5B]/b", "@finally"))
+    around = Around(agent="", asks=tuple(f'node "n{n}" asks: {"?" * 400}' for n in range(5)), budget={"maxTokens": 3})
+    plan = runstatus.summarize(record, around, generation=1)
+    message = next(found.message for found in plan.conditions if found.type == "WaitingForApproval")
+    assert 'node "n2" asks' in message
+    assert "(and 2 more): see `fairlead approvals`" in message
+    assert len(message) <= 1000
+    status = plan.status
+    assert (status["pendingApprovals"], status["reused"], status["budget"]) == (5, 2, {"maxTokens": 3})
+    assert status["currentNodes"] == ["a[%5B]/b", "@finally"]
+    ended = runstatus.summarize(replace(record, finished_at=NOW, state=RunState.FAILED), around, generation=1)
+    assert ended.status["pendingApprovals"] is None
+    assert "WaitingForApproval" not in conditions(ended)
+
+
+def test_waiting_for_approval_is_only_there_while_it_is_true() -> None:
+    run = make("WorkflowRun", "r", {})
+    run["status"] = status_patch(run, summary(state=RunState.RUNNING, pending_approvals=1), now=NOW)
+    after = status_patch(run, summary(state=RunState.RUNNING), now=NOW)
+    assert "WaitingForApproval" not in {found["type"] for found in after["conditions"]}
+
+
 def test_summarize_leaves_out_what_there_is_nothing_to_say_of() -> None:
     running = make("WorkflowRun", "r", {}) | {"status": {"currentNodes": ["a"]}}
     ended = status_patch(running, summary(state=RunState.SUCCEEDED, finished_at=NOW), now=NOW)
@@ -197,15 +383,16 @@ def test_summarize_an_unknown_price_is_never_zero() -> None:
 @given(
     message=st.text(max_size=5000),
     output=st.text(max_size=5000),
-    names=st.lists(st.text("a", max_size=63), max_size=40),
+    names=st.lists(st.text(max_size=200), max_size=40),
 )
-@example(message="\0" * 5000, output="\0" * 5000, names=["a" * 63] * 40)
-@example(message='"' * 5000, output='\n"' * 5000, names=["a" * 63] * 40)
-@example(message="\N{GRINNING FACE}" * 5000, output="\N{GRINNING FACE}" * 5000, names=["a" * 63] * 40)
+@example(message="\0" * 5000, output="\0" * 5000, names=["a" * 200] * 40)
+@example(message='"' * 5000, output='\n"' * 5000, names=['"' * 200] * 40)
+@example(message="\N{GRINNING FACE}" * 5000, output="\N{GRINNING FACE}" * 5000, names=["\N{GRINNING FACE}" * 63] * 40)
 def test_status_stays_under_eight_kibibytes(message: str, output: str, names: list[str]) -> None:
     run: Run = make_run(state=RunState.FAILED, message=message, output=output, finished_at=NOW, current=tuple(names))
-    for record in (run, replace(run, state=RunState.RUNNING, finished_at=None)):
-        plan = runstatus.summarize(record, generation=1, agent="g" * 253, waits_for=message)
+    around = Around(agent="g" * 253, waits_for=message, asks=(message,) * 9)
+    for record in (run, replace(run, state=RunState.RUNNING, finished_at=None, pending_approvals=10**6)):
+        plan = runstatus.summarize(record, around, generation=1)
         patch = status_patch(make("WorkflowRun", "r", {}), plan, now=NOW)
         assert len(orjson.dumps(patch)) < 8192
         assert len(str(patch.get("result", ""))) <= 1024

@@ -64,7 +64,11 @@ def test_validate_text_has_nothing_to_say_of_what_is_right() -> None:
         ),
         pytest.param("    - {name: A, llm: {prompt: x}}\n", 7, '"A" cannot be used', "lower-case", id="name"),
         pytest.param(
-            "    - {name: a, approval: {message: x}}\n", 7, "approval is not supported yet", "remove", id="unsupported"
+            "    - {name: a, memory: {}, wait: {seconds: 1}}\n",
+            7,
+            "memory is not supported yet",
+            "remove",
+            id="unsupported",
         ),
         pytest.param("    - {name: a, llm: {prompt: x}}\n" * 2, 8, '"a" is there twice', "another name", id="double"),
         pytest.param('    - {name: a, llm: {prompt: "{{ inputs.x }}"}}\n', 7, "unknown input", "", id="unknown-input"),
@@ -144,10 +148,29 @@ def test_validate_text_finds_every_mistake_at_once() -> None:
             id="quantity",
         ),
         pytest.param(
-            HEAD.format(kind="WorkflowRun", name="a") + "spec: {workflowRef: {name: a}, priority: 3}",
-            "priority is not supported yet",
+            HEAD.format(kind="WorkflowRun", name="a")
+            + "spec: {workflowRef: {name: a}, replyTo: {trigger: t, conversation: c}}",
+            "replyTo is not supported yet",
             "remove it",
             id="unsupported-in-a-run",
+        ),
+        pytest.param(
+            HEAD.format(kind="Tool", name="a") + "spec: {http: {url: 'https://{host}/x'}}",
+            "an argument cannot choose the host",
+            "write the host out",
+            id="host-of-a-tool",
+        ),
+        pytest.param(
+            HEAD.format(kind="Agent", name="a") + "spec: {tools: [sql, seek]}",
+            'the Tool "seek" is not among the files',
+            "apply it as well",
+            id="tool-of-an-agent",
+        ),
+        pytest.param(
+            HEAD.format(kind="Model", name="a") + "spec: {model: x, fallbacks: [b]}",
+            'the Model "b" is not among the files',
+            "apply it as well",
+            id="fallback",
         ),
     ],
 )

@@ -19,13 +19,13 @@ from fairlead.services.liveness import Liveness
 from fairlead.services.objects import Key, Objects
 from fairlead.services.operator import Operator
 from fairlead.services.podsettings import PodDefaults, PodSettingsSource
-from fairlead.services.runs import Runs
 from fairlead.services.watchdog import Watchdog
 from fairlead.storage import Storage
 from fairlead.storage.base import AgentSession, RunState
 from fairlead.testing.clock import FakeClock
 from fairlead.testing.memorycluster import MemoryCluster
 from fairlead.testing.storage import CLUSTER, make_revision, make_run, make_session, make_task, sqlite_storage
+from fairlead.wiring import build_runs
 
 NODES = [{"name": "a", "llm": {"prompt": "x"}}]
 
@@ -102,7 +102,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
             objects,
             applier=applier,
             planner=Planner(objects, checks, pods, cluster=CLUSTER),
-            runs=Runs(storage, objects, applier=applier, checks=checks, pods=pods, clock=clock, cluster=CLUSTER),
+            runs=build_runs(storage, objects, applier=applier, checks=checks, pods=pods, clock=clock, cluster=CLUSTER),
             liveness=liveness,
             watchdog=Watchdog(client, objects, ()),
             clock=clock,
@@ -294,6 +294,8 @@ async def test_observe_a_model_that_appears_wakes_those_that_wait_for_it(world: 
     workflow = await world.add("Workflow", "w", {"model": "m", "nodes": NODES})
     run = await world.add("WorkflowRun", "r", {"workflowRef": {"name": "w"}})
     other = await world.add("Workflow", "other", {"model": "another", "nodes": NODES})
+    for key in (workflow, run, other):
+        await world.settle(key)
     model = world.kube.add({"apiVersion": names.API_VERSION, "kind": "Model", "metadata": {"name": "m"}, "spec": {}})
     await world.operator.observe("ADDED", model)
     due = set(world.operator.queue._due)

@@ -45,9 +45,9 @@ async def test_prime_takes_in_everything() -> None:
 
 async def test_check_looks_at_one_kind_after_the_other() -> None:
     lists, _, dog = build()
-    for _ in range(6):
+    for _ in range(7):
         await dog.check()
-    assert lists.asked == ["WorkflowRun", "Workflow", "Agent", "Model", "Pod", "WorkflowRun"]
+    assert lists.asked == ["WorkflowRun", "Workflow", "Agent", "Model", "Tool", "Pod", "WorkflowRun"]
 
 
 async def test_check_unseen_twice_is_a_dead_watch() -> None:

@@ -1,0 +1,104 @@
+"""Keeps the workflows' `concurrency`: who may be queued now, and who is next when a run has ended.
+
+What is active is asked of storage, and who waits is on the objects' statuses: a restart forgets nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from typing import Any, Final
+
+from fairlead.api.conditions import ConditionType, Reason
+from fairlead.core import conditions
+from fairlead.core.actions import Obj, conditions_of, meta, spec_of
+from fairlead.core.concurrency import Active, Admission, Candidate, admit
+from fairlead.core.conditions import rfc3339
+from fairlead.core.workflow import is_finished
+from fairlead.services.objects import Key, Objects
+from fairlead.storage import Storage
+
+_ACTIVE_LIMIT: Final = 20_000
+"""Twice the largest `concurrency.limit`."""
+Place = tuple[str, str]
+"""A namespace and the name of a workflow in it."""
+
+
+class Slots:
+    """The places of workflows' active runs."""
+
+    def __init__(self, storage: Storage, objects: Objects, *, cluster: str) -> None:
+        self._storage = storage
+        self._objects = objects
+        self._cluster = cluster
+        self._locks: dict[Place, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._waiting: dict[Place, dict[str, Candidate]] = {}
+        self._places: dict[str, Place] = {}
+
+    def lock(self, place: Place) -> asyncio.Lock:
+        """Return what is held from the decision about a run until it is queued: two may not take the last slot."""
+        return self._locks[place]
+
+    async def admit(self, run: Obj, place: Place, concurrency: dict[str, Any]) -> Admission:
+        """Decide whether a run may be queued now. One that waits is remembered."""
+        waiting = self._waiting_at(place)
+        own = _candidate(run)
+        others = [one for uid, one in waiting.items() if uid != own.uid and self._is_there(uid)]
+        limit, policy = concurrency["limit"], concurrency.get("policy", "Queue")
+        if policy == "Queue" and sum(one.turn < own.turn for one in others) >= limit:
+            decided = Admission("Wait")  # whatever is active
+        else:
+            decided = admit(own, limit=limit, policy=policy, active=await self._active(place), waiting=others)
+        if decided.verdict == "Wait":
+            waiting[own.uid] = own
+            self._places[own.uid] = place
+        else:
+            self.leave(own.uid)
+        return decided
+
+    def leave(self, uid: str) -> None:
+        """Forget a run that does not wait any more."""
+        place = self._places.pop(uid, None)
+        if place is not None:
+            self._waiting.get(place, {}).pop(uid, None)
+
+    def next(self, place: Place) -> list[Key]:
+        """Return who may have a chance when something at *place* has changed."""
+        waiting = sorted(self._waiting.get(place, {}).values(), key=lambda one: one.turn)
+        return [Key("WorkflowRun", one.uid) for one in waiting[:_WOKEN]]
+
+    async def _active(self, place: Place) -> list[Active]:
+        namespace, workflow = place
+        found = await self._storage.list_runs(
+            self._cluster, namespace=namespace, workflow=workflow, active=True, limit=_ACTIVE_LIMIT
+        )
+        return [Active(rfc3339(run.created_at), run.uid, bool(run.cancel_reason)) for run in found]
+
+    def _waiting_at(self, place: Place) -> dict[str, Candidate]:
+        """Return who waits; the first time, from what the statuses say."""
+        if place not in self._waiting:
+            namespace, workflow = place
+            found = [run for run in self._objects.list("WorkflowRun", namespace) if _waits_for(run, workflow)]
+            self._waiting[place] = {meta(run)["uid"]: _candidate(run) for run in found}
+            self._places |= dict.fromkeys(self._waiting[place], place)
+        return self._waiting[place]
+
+    def _is_there(self, uid: str) -> bool:
+        run = self._objects.get(Key("WorkflowRun", uid))
+        return run is not None and not meta(run).get("deletionTimestamp") and not spec_of(run).get("stop")
+
+
+_WOKEN: Final = 64
+"""The others follow when these have been queued, or at the next resync."""
+
+
+def _candidate(run: Obj) -> Candidate:
+    since = str(meta(run).get("creationTimestamp") or "")
+    return Candidate(meta(run)["uid"], since, int(spec_of(run).get("priority") or 0))
+
+
+def _waits_for(run: Obj, workflow: str) -> bool:
+    if (spec_of(run).get("workflowRef") or {}).get("name") != workflow or is_finished(run):
+        return False
+    condition = conditions.find(conditions_of(run), ConditionType.SUCCEEDED) or {}
+    return condition.get("reason") == Reason.CONCURRENCY_LIMIT
