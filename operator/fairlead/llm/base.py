@@ -6,7 +6,35 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+import orjson
+
 from fairlead.errors import FairleadError, RetryableError, TerminalError
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A model asks for a tool."""
+
+    id: str
+    name: str
+    arguments: Mapping[str, Any] | None = None
+    """None: what the model wrote is no JSON object; it is in `raw` then."""
+    raw: str = ""
+
+    @property
+    def text(self) -> str:
+        """The arguments as the model wrote them, or as JSON."""
+        return self.raw if self.arguments is None else orjson.dumps(self.arguments).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class ToolDefinition:
+    """A tool as a model is told of it."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+    """A JSON Schema of the arguments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +43,10 @@ class ChatMessage:
 
     role: str
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Of an assistant: what it asked for."""
+    tool_call_id: str = ""
+    """Of a tool's answer: which call it answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +57,16 @@ class ChatRequest:
     output: Mapping[str, Any] | None = None
     """A JSON Schema that the answer shall follow."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    tools: tuple[ToolDefinition, ...] = ()
+    granted_output_tokens: int | None = None
+    """What budgets leave for the answer; None: no budget counts, and nothing is said unless `parameters` say it."""
     timeout_seconds: float = 120
+    """For one try."""
 
     @property
-    def last_user_text(self) -> str:
-        """The last thing that was said to the model."""
-        return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
+    def last_text(self) -> str:
+        """The last thing that was said to the model, by its user or by a tool."""
+        return next((m.content for m in reversed(self.messages) if m.role in {"user", "tool"}), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +80,15 @@ class TokenUsage:
     estimated: bool = False
     """Computed from the lengths of the texts, since nobody counted."""
 
+    def __add__(self, other: TokenUsage) -> TokenUsage:
+        """Return the sum."""
+        return TokenUsage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cached_tokens + other.cached_tokens,
+            estimated=self.estimated or other.estimated,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Completion:
@@ -53,8 +98,26 @@ class Completion:
     usage: TokenUsage
     model: str
     """The model's name as the provider gives it."""
+    tool_calls: tuple[ToolCall, ...] = ()
     scripted: bool = False
     finish_reason: str = "stop"
+    tries: int = 1
+    lost: tuple[TokenUsage, ...] = ()
+    """What earlier tries used whose answers came to nothing."""
+
+
+class AnswerLost(Exception):
+    """An answer that had begun came to nothing: it has used tokens all the same.
+
+    Attributes:
+        error: why.
+        lost: what each such try used.
+    """
+
+    def __init__(self, error: FairleadError, *lost: TokenUsage) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.lost = lost
 
 
 class ChatModel(Protocol):
@@ -66,6 +129,7 @@ class ChatModel(Protocol):
         Raises:
             RetryableError: asking again may help (``RateLimited``, ``ModelUnavailable``, ``Timeout``).
             TerminalError: it cannot (``AuthenticationFailed``, ``ModelRefused``, ``ContextTooLong`` …).
+            AnswerLost: either of them, and tokens were used.
         """
 
 
@@ -73,17 +137,24 @@ _BY_STATUS: Final = {401: "AuthenticationFailed", 403: "AuthenticationFailed", 4
 _TIMEOUTS: Final = frozenset({408, 504})
 _TOO_MANY: Final = 429
 _SERVER_ERROR: Final = 500
+_CHARACTERS_PER_TOKEN: Final = 4
 
 
 def to_model_error(status: int, message: str, *, retry_after: float | None = None) -> FairleadError:
     """Return the error that a provider's refusal means."""
     text = message or f"the provider answered HTTP {status}"
+    after = retry_after or 0.0
     if status == _TOO_MANY:
-        return RetryableError(text, reason="RateLimited", retry_after=5.0 if retry_after is None else retry_after)
+        return RetryableError(text, reason="RateLimited", retry_after=after)
     if status in _TIMEOUTS:
-        return RetryableError(text, reason="Timeout", retry_after=1.0)
+        return RetryableError(text, reason="Timeout", retry_after=after)
     if status >= _SERVER_ERROR:
-        return RetryableError(text, reason="ModelUnavailable", retry_after=1.0 if retry_after is None else retry_after)
+        return RetryableError(text, reason="ModelUnavailable", retry_after=after)
     if "context" in message.lower() and ("length" in message.lower() or "window" in message.lower()):
         return TerminalError(text, reason="ContextTooLong")
     return TerminalError(text, reason=_BY_STATUS.get(status, "ModelRefused"))
+
+
+def estimate_tokens(*texts: str) -> int:
+    """Return about how many tokens texts have, where nobody counts them."""
+    return -(-sum(len(text) for text in texts) // _CHARACTERS_PER_TOKEN)

@@ -54,10 +54,7 @@ def cost(price: TokenPrice, usage: TokenUsage) -> int:
 def listed_price(model: str, usage: TokenUsage) -> TokenPrice | None:
     """Return the price in LiteLLM's own list, or None where it does not know the model."""
     provider, _, name = model.partition("/")
-    entries = price_list()
-    entry = entries.get(model)
-    if entry is None and name and (entries.get(name) or {}).get("litellm_provider") == provider:
-        entry = entries[name]
+    entry = _entry(model)
     if entry is None or "input_cost_per_token" not in entry:
         return FREE if provider in _SELF_HOSTED and name else None
     suffix = _tier(entry, usage.input_tokens)
@@ -69,6 +66,12 @@ def listed_price(model: str, usage: TokenUsage) -> TokenPrice | None:
     )
 
 
+def output_limit(model: str) -> int | None:
+    """Return the most tokens that LiteLLM's list says an answer of a model has, or None where it does not say."""
+    limit = (_entry(model) or {}).get("max_output_tokens")
+    return limit if isinstance(limit, int) and limit > 0 else None
+
+
 @cache
 def price_list() -> Mapping[str, Mapping[str, Any]]:
     """Return LiteLLM's list, read as data: LiteLLM itself is not imported."""
@@ -77,6 +80,15 @@ def price_list() -> Mapping[str, Mapping[str, Any]]:
         return {}
     prices: dict[str, dict[str, Any]] = orjson.loads((Path(spec.origin).parent / _LIST).read_bytes())
     return prices
+
+
+def _entry(model: str) -> Mapping[str, Any] | None:
+    provider, _, name = model.partition("/")
+    entries = price_list()
+    entry = entries.get(model)
+    if entry is None and name and (entries.get(name) or {}).get("litellm_provider") == provider:
+        entry = entries[name]
+    return entry
 
 
 def _tier(entry: Mapping[str, Any], input_tokens: int) -> str:

@@ -20,6 +20,8 @@ PICODOLLARS: Final = 10**12
 _MAX_REQUEST_TEXT: Final = 4096
 _MAX_ITEMS: Final = 64
 _MAX_DEPTH: Final = 6
+_SAY_WHEN: Final = frozenset({"CircuitOpen", "RateLimited"})
+"""Reasons that come with the time at which it is worth trying again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class Outcome:
 def to_error_info(error: FairleadError) -> ErrorInfo:
     """Return what the agent is told of an error."""
     retryable = isinstance(error, RetryableError)
-    after = error.retry_after if isinstance(error, RetryableError) and error.reason == "RateLimited" else None
+    after = error.retry_after or None if isinstance(error, RetryableError) and error.reason in _SAY_WHEN else None
     return ErrorInfo(
         reason=error.reason, message=bounded(str(error), 2048), retryable=retryable, retry_after_seconds=after
     )

@@ -14,7 +14,8 @@ import pytest
 from fairlead.egress import EgressTransport, Policy
 from fairlead.errors import FairleadError, NotSupported, Refused, RetryableError, TerminalError
 from fairlead.llm.base import ChatMessage, ChatRequest
-from fairlead.llm.providers import ProviderModel, Providers, Target
+from fairlead.llm.providers import ProviderModel, Providers
+from fairlead.llm.requests import Target
 from fairlead.testing.standins import INPUT_TOKENS, OUTPUT_TOKENS, Failure, StandIn, running_standin
 
 KEY = "sk-canary-5d1f83ae"

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from fairlead.api.v1alpha1.model import Scripted
 from fairlead.errors import FairleadError, RetryableError, TerminalError
-from fairlead.llm.base import ChatMessage, ChatRequest
+from fairlead.llm.base import ChatMessage, ChatRequest, ToolDefinition
 from fairlead.llm.patterns import compile_pattern, first_match
-from fairlead.llm.retrying import Retrying
 from fairlead.llm.scripted import Script, ScriptedModel
 from fairlead.testing.clock import FakeClock
+
+SQL = ToolDefinition("sql", "Runs a query.", {"type": "object"})
 
 
 def model(*responses: dict[str, Any], clock: FakeClock | None = None, **more: Any) -> ScriptedModel:
@@ -80,34 +82,40 @@ async def test_complete_error_is_played(status: int, reason: str, kind: type[Fai
     assert failed.value.reason == reason
 
 
-async def test_retrying_answers_after_rate_limits_and_keeps_to_retry_after() -> None:
+async def test_complete_tool_calls_get_ids_of_their_own() -> None:
+    asked = model(
+        {"match": "many", "toolCalls": [{"name": "sql", "arguments": {"query": "select 1"}}]}, {"reply": "one"}
+    )
+    first = await asked.complete(replace(ask("how many?"), tools=(SQL,)))
+    assert first.finish_reason == "tool_calls"
+    (call,) = first.tool_calls
+    assert (call.id, call.name, call.arguments) == ("call_0", "sql", {"query": "select 1"})
+
+    messages = (
+        *ask("how many?").messages,
+        ChatMessage("assistant", "", (call,)),
+        ChatMessage("tool", "1", (), "call_0"),
+    )
+    then = await asked.complete(ChatRequest(messages, tools=(SQL,)))
+    assert then.text == "one", "the tool's answer is what was said last"
+
+
+async def test_complete_tool_calls_without_tools_are_refused() -> None:
+    with pytest.raises(TerminalError, match="offered no tools"):
+        await model({"toolCalls": [{"name": "sql"}]}).complete(ask("?"))
+
+
+async def test_complete_ends_where_the_grant_does() -> None:
+    asked = model({"reply": "0123456789"}, usage={"inputTokens": 3, "outputTokens": 10})
+    done = await asked.complete(replace(ask("?"), granted_output_tokens=4))
+    assert (done.text, done.finish_reason, done.usage.output_tokens) == ("0123", "length", 4)
+
+
+async def test_complete_too_late_is_a_timeout() -> None:
     clock = FakeClock()
-    limited = {"error": {"status": 429, "message": "slow", "retryAfterSeconds": 7}, "times": 2}
-    done = await Retrying(model(limited, {"reply": "ok"}), clock, retries=2).complete(ask("?"))
-    assert done.text == "ok"
-    assert clock.slept == [7.0, 7.0]
-
-
-async def test_retrying_gives_up_after_the_last_try() -> None:
-    clock = FakeClock()
-    with pytest.raises(RetryableError, match="down"):
-        await Retrying(model({"error": {"status": 500, "message": "down"}}), clock, retries=3).complete(ask("?"))
-    assert clock.slept == [1.0, 2.0, 4.0]
-
-
-async def test_retrying_does_not_repeat_what_cannot_succeed() -> None:
-    clock = FakeClock()
-    with pytest.raises(TerminalError):
-        await Retrying(model({"error": {"status": 401}}), clock, retries=3).complete(ask("?"))
-    assert clock.slept == []
-
-
-async def test_retrying_does_not_wait_longer_than_a_minute() -> None:
-    clock = FakeClock()
-    limited = {"error": {"status": 429, "message": "tomorrow", "retryAfterSeconds": 3600}}
     with pytest.raises(RetryableError) as failed:
-        await Retrying(model(limited), clock, retries=3).complete(ask("?"))
-    assert (failed.value.retry_after, clock.slept) == (3600, [])
+        await model({"reply": "late", "latencyMs": 5000}, clock=clock).complete(replace(ask("?"), timeout_seconds=2))
+    assert (failed.value.reason, clock.slept) == ("Timeout", [2])
 
 
 @pytest.mark.parametrize("pattern", ["(a+)+$", "(a|a)*$", "(a|aa)+$", "^(([a-z])+.)+[A-Z]([a-z])+$"])
