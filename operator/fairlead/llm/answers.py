@@ -8,7 +8,7 @@ from typing import Any, Final
 import orjson
 
 from fairlead.errors import FairleadError, RetryableError, TerminalError
-from fairlead.llm.base import AnswerLost, ChatRequest, Completion, TokenUsage, ToolCall, estimate_tokens
+from fairlead.llm.base import AnswerLost, ChatRequest, Completion, TokenUsage, ToolCall, estimate_tokens, to_json
 from fairlead.llm.requests import wire_name
 from fairlead.llm.streaming import MAX_TEXT
 
@@ -53,14 +53,14 @@ def _refusal(finish_reason: Any, text: str) -> FairleadError | None:
 def estimated_usage(request: ChatRequest, *answer: str) -> TokenUsage:
     """Return about what a request and its answer used, where nobody counted."""
     asked = [*(message.content for message in request.messages), *_of_tools(request)]
-    schema = orjson.dumps(request.output).decode() if request.output else ""
+    schema = to_json(request.output) if request.output else ""
     return TokenUsage(estimate_tokens(*asked, schema), estimate_tokens(*answer), estimated=True)
 
 
 def _of_tools(request: ChatRequest) -> Iterable[str]:
     yield from (call.text for message in request.messages for call in message.tool_calls)
     for tool in request.tools:
-        yield from (tool.name, tool.description, orjson.dumps(tool.parameters).decode())
+        yield from (tool.name, tool.description, to_json(tool.parameters))
 
 
 def _usage(usage: Any, request: ChatRequest, text: str, calls: tuple[ToolCall, ...]) -> TokenUsage:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
-
-import orjson
 
 from fairlead.errors import FairleadError, RetryableError, TerminalError
 
@@ -24,7 +23,7 @@ class ToolCall:
     @property
     def text(self) -> str:
         """The arguments as the model wrote them, or as JSON."""
-        return self.raw if self.arguments is None else orjson.dumps(self.arguments).decode()
+        return self.raw if self.arguments is None else to_json(self.arguments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +152,11 @@ def to_model_error(status: int, message: str, *, retry_after: float | None = Non
     if "context" in message.lower() and ("length" in message.lower() or "window" in message.lower()):
         return TerminalError(text, reason="ContextTooLong")
     return TerminalError(text, reason=_BY_STATUS.get(status, "ModelRefused"))
+
+
+def to_json(value: Any) -> str:
+    """Return JSON; a model may write numbers of any length, which the quick library refuses."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def estimate_tokens(*texts: str) -> int:

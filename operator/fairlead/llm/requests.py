@@ -7,11 +7,9 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final
 
-import orjson
-
 from fairlead.egress import check_url
 from fairlead.errors import NotSupported, TerminalError
-from fairlead.llm.base import ChatMessage, ChatRequest, ToolDefinition
+from fairlead.llm.base import ChatMessage, ChatRequest, ToolDefinition, to_json
 
 PARAMETERS: Final = frozenset(
     {
@@ -166,7 +164,7 @@ def _message(message: ChatMessage) -> dict[str, Any]:
 
 def _arguments(arguments: Mapping[str, Any] | None, raw: str) -> str:
     """Return JSON in any case: some providers refuse a conversation in which a model once wrote none."""
-    return orjson.dumps({"malformed": raw} if arguments is None else arguments).decode()
+    return to_json({"malformed": raw} if arguments is None else arguments)
 
 
 def _tool(tool: ToolDefinition) -> dict[str, Any]:
@@ -185,5 +183,5 @@ def _ask_for_schema(
         arguments["response_format"] = {"type": "json_schema", "json_schema": wanted}
         return
     when = "When you need no more tools, answer" if request.tools else "Answer"
-    text = f"{when} only with JSON that follows this JSON Schema: {orjson.dumps(request.output).decode()}"
+    text = f"{when} only with JSON that follows this JSON Schema: {to_json(request.output)}"
     arguments["messages"].insert(0, {"role": "system", "content": text})

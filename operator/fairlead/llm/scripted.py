@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, Final
 
-import orjson
-
 from fairlead.api.v1alpha1.model import Scripted, ScriptedResponse
 from fairlead.clock import Clock
 from fairlead.errors import RetryableError, TerminalError
-from fairlead.llm.base import ChatRequest, Completion, TokenUsage, ToolCall, estimate_tokens, to_model_error
+from fairlead.llm.base import ChatRequest, Completion, TokenUsage, ToolCall, estimate_tokens, to_json, to_model_error
 from fairlead.llm.patterns import compile_pattern, first_match
 
 NAME: Final = "scripted"
@@ -90,8 +88,8 @@ class ScriptedModel:
             return TokenUsage(given.input_tokens, given.output_tokens)
         asked = [message.content for message in request.messages]
         asked += [call.text for message in request.messages for call in message.tool_calls]
-        asked += [f"{tool.name}{tool.description}{orjson.dumps(tool.parameters).decode()}" for tool in request.tools]
-        schema = orjson.dumps(request.output).decode() if request.output else ""
+        asked += [f"{tool.name}{tool.description}{to_json(tool.parameters)}" for tool in request.tools]
+        schema = to_json(request.output) if request.output else ""
         written = estimate_tokens(text, *(call.text for call in calls))
         return TokenUsage(estimate_tokens(*asked, schema), written, estimated=True)
 

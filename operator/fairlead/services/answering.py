@@ -48,6 +48,7 @@ def build_outcome(
         ),
         cost=amount,
         priced=True,
+        model=candidate.name,
         attributes=attributes(
             **_described(candidate, usage),
             gen_ai__response__model=done.model,
@@ -71,6 +72,7 @@ def build_failure(candidate: Candidate, error: FairleadError, lost: Sequence[Pai
         ),
         cost=amount,
         priced=True,
+        model=candidate.name,
         attributes=attributes(**_described(candidate, usage), fairlead__lost_answers=len(lost)),
     )
 

@@ -8,11 +8,9 @@ from datetime import datetime
 from decimal import ROUND_CEILING, Decimal
 from typing import Any, Final
 
-import orjson
-
 from fairlead.api.v1alpha1.model import ModelSpec
 from fairlead.errors import TerminalError
-from fairlead.llm.base import TokenUsage, ToolDefinition
+from fairlead.llm.base import TokenUsage, ToolDefinition, to_json
 from fairlead.llm.prices import FREE, TokenPrice, listed_price, output_limit, price_per_million
 from fairlead.llm.requests import LIMITS
 from fairlead.services.outcomes import PICODOLLARS, dollars
@@ -71,7 +69,7 @@ def input_bound(request: LlmRequest, tools: Sequence[ToolDefinition]) -> int:
     """Return a number of tokens that the input cannot exceed: no token has less than a byte."""
     shown = [{"name": tool.name, "description": tool.description, "parameters": tool.parameters} for tool in tools]
     asked = request.model_dump(mode="json", include={"messages", "output"})
-    size = len(orjson.dumps(asked)) + len(orjson.dumps(shown))
+    size = len(to_json(asked).encode()) + len(to_json(shown).encode())
     return size + _PER_MESSAGE * len(request.messages) + _PER_REQUEST + (_FOR_TOOLS if tools else 0)
 
 

@@ -35,6 +35,8 @@ class Outcome:
     """Whether the call has a price at all."""
     attributes: Mapping[str, Any] = field(default_factory=dict)
     """Of its span."""
+    model: str = ""
+    """The Model that answered."""
 
     @classmethod
     def failed(cls, error: ErrorInfo) -> Outcome:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairlead.errors import RetryableError
@@ -61,6 +61,7 @@ async def test_wait_more_than_a_minute_allows_goes_alone() -> None:
     assert clock.slept == [60.0]
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     st.lists(st.tuples(st.integers(0, 30), st.integers(0, 60)), min_size=1, max_size=40),
     st.integers(1, 5),
