@@ -11,7 +11,7 @@ from fairlead.cli.main import GROUPS
 from fairlead.core.validation import validate_text
 
 ROOT = Path(__file__).resolve().parents[3]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "configs/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMANDS = {name for group in GROUPS.values() for name in group}
 
 pages = pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
@@ -55,6 +55,13 @@ def test_make_targets_exist(page: Path) -> None:
         for line in re.findall(r"^(?:\$ )?make ([a-z ]+)", block, re.MULTILINE):
             named += line.split()
     assert set(named) <= known
+
+
+@pages
+def test_settings_exist(page: Path) -> None:
+    declared = set(re.findall(r"^    (\w+): .*=", (ROOT / "operator/fairlead/settings.py").read_text(), re.MULTILINE))
+    known = {f"FAIRLEAD_{name.upper()}" for name in declared} | {"FAIRLEAD_HOME", "FAIRLEAD_GATEWAY_URL"}
+    assert set(re.findall(r"\bFAIRLEAD_[A-Z_]+\b", page.read_text())) <= known
 
 
 def test_troubleshooting_names_reasons_that_exist() -> None:
