@@ -13,12 +13,14 @@ from typing import Any, Final, TypeVar
 
 from fairlead_agent import __version__
 from fairlead_agent.client import Gateway, GatewayRefusal, SessionOver
-from fairlead_agent.engine import ACTIONS, AppendRefused, Execution, Fenced
+from fairlead_agent.engine import CAPABILITIES, Execution
+from fairlead_agent.failures import AppendRefused, Fenced
 from fairlead_agent.heartbeat import Heart
 from fairlead_agent.logs import now, write
-from fairlead_agent.port import TaskPort
 from fairlead_agent.protocol import Claim, HeartbeatReply, Register, Release, Session, Task
+from fairlead_agent.remote import TaskPort
 from fairlead_agent.settings import Settings
+from fairlead_agent.turn import TurnExecution
 
 _CLAIM_SECONDS: Final = 20
 _MAX_CLAIM: Final = 100
@@ -40,16 +42,19 @@ class Agent:
         self._settings = settings
         self._gateway = gateway
         self._tls = tls
-        self._executions: dict[str, Execution] = {}
+        self._executions: dict[str, Execution | TurnExecution] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
         self._claimed: dict[str, Task] = {}
         self._told: set[str] = set()
         """Tasks whose run is being ended because somebody stopped it."""
+        self._suspended: set[str] = set()
+        """Tasks that start nothing more for now."""
         self._stopping = asyncio.Event()
         self._over = asyncio.Event()
         self._session: Session | None = None
         self._draining = False
-        self._finished_one = False
+        self._done_one = False
+        """Whether a task has ended or was parked: a pod that exists for one has nothing more to do then."""
 
     def stop(self) -> None:
         """Claim nothing more; `run` returns when the work is done or handed back."""
@@ -69,8 +74,7 @@ class Agent:
 
     async def _register(self) -> Session | None:
         """Register, however long it takes; None when told to stop meanwhile."""
-        capabilities = tuple(sorted(ACTIONS))
-        message = Register(version=__version__, capabilities=capabilities, concurrency=self._settings.concurrency)
+        message = Register(version=__version__, capabilities=CAPABILITIES, concurrency=self._settings.concurrency)
         delay = _FIRST_DELAY
         while True:
             try:
@@ -109,7 +113,7 @@ class Agent:
             heart.stop()
             self._session = None
             await _end(*self._running.values())
-        return session.once and self._finished_one
+        return session.once and self._done_one
 
     def _start_heart(self, session: Session) -> Heart:
         loop = asyncio.get_running_loop()
@@ -140,18 +144,28 @@ class Agent:
             if task_id in self._executions and task_id not in self._told:
                 self._told.add(task_id)
                 self._executions[task_id].stop()
+        self._heed_suspension(set(reply.suspend))
         for task_id in reply.lost:
             if task_id in self._running:
                 write("task_lost", level="warning", task=task_id)
                 self._running[task_id].cancel()
         self._draining = reply.drain
 
+    def _heed_suspension(self, suspended: set[str]) -> None:
+        """Tell the tasks whose run was suspended or goes on."""
+        for task_id, execution in self._executions.items():
+            if task_id in suspended and task_id not in self._suspended:
+                execution.suspend()
+            elif task_id not in suspended and task_id in self._suspended:
+                execution.resume()
+        self._suspended = suspended & self._executions.keys()
+
     async def _work(self, session: Session) -> None:
         """Claim and run until the session is over, the pod is told to stop, or its only task is done."""
         stops = [asyncio.ensure_future(self._stopping.wait()), asyncio.ensure_future(self._over.wait())]
         claim: asyncio.Task[tuple[Task, ...]] | None = None
         try:
-            while not (self._stopping.is_set() or self._over.is_set() or (session.once and self._finished_one)):
+            while not (self._stopping.is_set() or self._over.is_set() or (session.once and self._done_one)):
                 claim = claim or self._start_claim(session)
                 waiting: set[asyncio.Future[Any]] = {*stops, *self._running.values()}
                 waiting |= {claim} if claim else set()
@@ -197,17 +211,24 @@ class Agent:
         self._claimed.pop(task_id, None)
         self._executions.pop(task_id, None)
         self._told.discard(task_id)
+        self._suspended.discard(task_id)
 
     async def _execute(self, task: Task) -> None:
         """Run one task to its end, or until it is somebody else's."""
         port = TaskPort(self._gateway, task)
-        execution = self._executions[task.id] = Execution(task, port=port, now=now)
+        kind = TurnExecution if task.kind == "turn" else Execution
+        execution = self._executions[task.id] = kind(task, port=port, now=now)
+        if task.suspended:
+            self._suspended.add(task.id)
         flushing = asyncio.create_task(port.flush_now_and_then())
         keys = {"namespace": task.run.namespace, "run": task.run.name, "task": task.id}
         try:
             ended = await execution.run()
-            self._finished_one = True
-            write("run_finished", **keys, state=ended.state, reason=ended.reason)
+            self._done_one = True
+            if ended is None:
+                write("parked", **keys)
+            else:
+                write(f"{task.kind}_finished", **keys, state=ended.state, reason=ended.reason)
         except Fenced as fenced:
             write("task_dropped", level="warning", **keys, why=str(fenced))
         except AppendRefused as refusal:

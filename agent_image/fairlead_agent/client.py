@@ -12,20 +12,29 @@ from typing import Any, Final, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from fairlead_agent.engine import Fenced
+from fairlead_agent.failures import Fenced
 from fairlead_agent.logs import write
 from fairlead_agent.protocol import (
     Append,
     Appended,
+    AskApproval,
+    AwaitSignals,
+    CacheAnswer,
+    CacheLookup,
     Call,
     CallReply,
+    CancelTurns,
     Claim,
     Claimed,
     Logs,
+    Park,
+    Parked,
     Problem,
     Register,
     Release,
     Session,
+    Signals,
+    StartTurn,
     Task,
 )
 
@@ -98,6 +107,31 @@ class Gateway:
         """Have a call made."""
         timeout = message.timeout_seconds + _TIMEOUT
         return await self._post(f"/tasks/{task_id}/calls", message, CallReply, timeout=timeout, client=self._calls)
+
+    async def ask(self, task_id: str, message: AskApproval) -> None:
+        """Have a person decide."""
+        await self._send(f"/tasks/{task_id}/approvals", message)
+
+    async def start_turn(self, task_id: str, message: StartTurn) -> None:
+        """Hand a task to an agent."""
+        await self._send(f"/tasks/{task_id}/turns", message)
+
+    async def cancel_turns(self, task_id: str, message: CancelTurns) -> None:
+        """End turns."""
+        await self._send(f"/tasks/{task_id}/turns/cancel", message)
+
+    async def signals(self, task_id: str, message: AwaitSignals) -> Signals:
+        """Wait for signals."""
+        timeout = message.wait_seconds + _TIMEOUT
+        return await self._post(f"/tasks/{task_id}/signals", message, Signals, timeout=timeout, client=self._calls)
+
+    async def park(self, task_id: str, message: Park) -> Parked:
+        """Give a task that only waits back."""
+        return await self._post(f"/tasks/{task_id}/park", message, Parked)
+
+    async def cached(self, task_id: str, message: CacheLookup) -> CacheAnswer:
+        """Look for a result of the same work."""
+        return await self._post(f"/tasks/{task_id}/cache", message, CacheAnswer)
 
     async def log(self, task_id: str, message: Logs) -> None:
         """Add to a run's log."""

@@ -26,12 +26,12 @@ def check_schema(schema: Any) -> str:
     return ""
 
 
-def mistakes(schema: Mapping[str, Any], value: Any) -> list[str]:
-    """Return the first few ways in which *value* does not match *schema*, each with its place."""
+def mistakes(schema: Mapping[str, Any], value: Any, *, root: str = "the answer") -> list[str]:
+    """Return the first few ways in which *value*, called *root*, does not match *schema*, each with its place."""
     found: list[str] = []
     for error in _validator(json.dumps(schema)).iter_errors(value):
         where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.instance_path)
-        found.append(f"{where.lstrip('.') or 'the answer'}: {error.message[:300]}")
+        found.append(f"{where.lstrip('.') or root}: {error.message[:300]}")
         if len(found) == MAX_MISTAKES:
             break
     return found

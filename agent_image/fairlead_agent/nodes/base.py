@@ -1,24 +1,16 @@
-"""What an action is given, and how it fails."""
+"""What an action is given."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
+from fairlead_agent.desk import Desk
 from fairlead_agent.expressions import ExpressionError, Scope, render
+from fairlead_agent.failures import failure
+from fairlead_agent.functions import to_text
 from fairlead_agent.graph import Node
-from fairlead_agent.protocol import CallReply, ErrorInfo, LlmRequest, ToolRequest
-
-Request = LlmRequest | ToolRequest
-
-
-class NodeFailure(Exception):
-    """A try that failed for a reason that belongs to the workflow or the world."""
-
-    def __init__(self, error: ErrorInfo) -> None:
-        super().__init__(error.message)
-        self.error = error
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +20,9 @@ class Try:
     node: Node
     default_model: str
     scope: Scope
-    send: Callable[[Request], Awaitable[CallReply]]
+    desk: Desk
+    until: datetime | None = None
+    """When the node's ``timeoutSeconds`` is over, if it begins to wait now."""
 
     def render(self, value: Any) -> Any:
         """Fill in ``{{ }}``.
@@ -39,16 +33,8 @@ class Try:
         try:
             return render(value, self.scope)
         except ExpressionError as error:
-            info = ErrorInfo(reason="ExpressionError", message=str(error), retryable=False)
-            raise NodeFailure(info) from None
+            raise failure("ExpressionError", str(error)) from None
 
-    async def call(self, request: Request) -> Any:
-        """Make a call through the gateway and return its result.
-
-        Raises:
-            NodeFailure: what the gateway answered.
-        """
-        reply = await self.send(request)
-        if reply.error is not None:
-            raise NodeFailure(reply.error)
-        return reply.result
+    def text(self, field: str) -> str:
+        """Return a field of the action as a text, with ``{{ }}`` filled in."""
+        return to_text(self.render(self.node.config.get(field)))

@@ -133,12 +133,12 @@ def test_run_waits_the_rest_of_a_pause(simulation: Any) -> None:
     world = simulation.world(spec, handler=handler)
 
     async def interrupted() -> None:
-        running = asyncio.create_task(world.execution().run())
+        living = asyncio.create_task(world.live())
         await asyncio.sleep(20)
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        living.cancel()
+        await asyncio.gather(living, return_exceptions=True)
         await asyncio.sleep(30)
-        await world.execution().run()
+        await world.live()
 
     simulation.run(interrupted)
     assert simulation.elapsed == pytest.approx(60)

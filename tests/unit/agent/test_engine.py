@@ -327,7 +327,7 @@ def test_run_fails_when_its_output_fails(simulation: Any) -> None:
 
 
 def test_run_refuses_an_action_it_cannot_do(simulation: Any) -> None:
-    world = simulation.finish({"nodes": [{"name": "a", "wait": {"seconds": 1}}]})
+    world = simulation.finish({"nodes": [{"name": "a", "code": {"language": "shell", "source": "true"}}]})
     assert world.node("a").error.reason == "NotSupported"
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from fairlead_agent.nodes.base import NodeFailure
-from fairlead_agent.nodes.llm import parse_answer
+from fairlead_agent.answers import parse_answer
+from fairlead_agent.failures import NodeFailure
 from fairlead_agent.protocol import Call, State
 
 SCHEMA = {
@@ -36,7 +36,7 @@ def test_parse_answer_finds_the_object(answer: Any) -> None:
     [
         (
             "no idea",
-            'is not the JSON that llm.output asks for: Expecting value: line 1 column 1 (char 0); it begins with "no',
+            'is not the JSON that `output` asks for: Expecting value: line 1 column 1 (char 0); it begins with "no',
         ),
         ('{"kind": "bug"', "is not the JSON"),
         ("", "is not the JSON"),
@@ -93,15 +93,20 @@ def test_llm_sends_messages_model_schema_and_parameters(simulation: Any) -> None
     assert second.timeout_seconds == 7
 
 
-def test_llm_asks_again_when_the_answer_is_invalid(simulation: Any) -> None:
+def test_llm_tells_the_model_once_what_is_wrong_before_the_try_fails(simulation: Any) -> None:
+    asked = []
+
     async def handler(call: Call) -> Any:
-        return "no" if call.key == "a/-/1/1/0" else '{"kind": "bug"}'
+        asked.append([(message.role, message.content) for message in call.llm.messages] if call.llm else [])
+        return "no" if call.key in ("a/-/1/1/0", "a/-/1/1/1", "a/-/1/2/0") else '{"kind": "bug"}'
 
     retry = {"limit": 1, "on": ["OutputInvalid"]}
     spec = {"model": "m", "nodes": [{"name": "a", "retry": retry, "llm": {"prompt": "x", "output": SCHEMA}}]}
     world = simulation.finish(spec, handler=handler)
     assert world.end.output == {"a": {"kind": "bug"}}
-    assert sorted(world.sent) == ["a/-/1/1/0", "a/-/1/2/0"]
+    assert sorted(world.sent) == ["a/-/1/1/0", "a/-/1/1/1", "a/-/1/2/0", "a/-/1/2/1"]
+    assert asked[1][:2] == [("user", "x"), ("assistant", "no")]
+    assert "is not the JSON that `output` asks for" in asked[1][2][1]
 
 
 def test_tool_renders_arguments_through_json(simulation: Any) -> None:

@@ -1,0 +1,126 @@
+"""Writes a task's journal: in order, in batches of bounded size, with a line of log for what people care about."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from typing import Final, Literal
+
+from fairlead_agent.graph import output_size
+from fairlead_agent.port import Port
+from fairlead_agent.protocol import Entry, Kind, LogLine, Progress, State, WaitFor
+
+MAX_BATCH: Final = 2 << 20
+"""Bytes of outputs in one append; one entry may be larger."""
+MAX_ENTRIES: Final = 500
+_ENDS: Final = (Kind.RUN_FINISHED, Kind.TURN_FINISHED)
+
+
+class Ledger:
+    """The journal of one task.
+
+    Args:
+        journal: what is committed so far.
+        node: what log lines without a node of their own are about.
+    """
+
+    def __init__(self, port: Port, journal: Sequence[Entry], *, node: str = "") -> None:
+        self._port = port
+        self._node = node
+        self._length = len(journal)
+        self._lock = asyncio.Lock()
+        self._begun: dict[tuple[str, int], None] = {}
+        self._note(journal)
+
+    @property
+    def begun(self) -> list[tuple[str, int]]:
+        """Nodes, with their iteration, that are started and not finished, by what is committed."""
+        return sorted(self._begun)
+
+    async def commit(self, entries: Sequence[Entry], progress: Progress | None = None) -> None:
+        """Append *entries*; they are committed when this returns."""
+        async with self._lock:
+            for batch in batches(entries):
+                await self._append(batch, progress)
+
+    async def _append(self, batch: Sequence[Entry], progress: Progress | None) -> None:
+        ends = batch[-1].kind in _ENDS
+        if ends:  # afterwards the task is nobody's, and its log takes no more lines
+            self._report(batch)
+            await self._port.flush()
+        await self._port.append(self._length, batch, progress)
+        self._length += len(batch)
+        self._note(batch)
+        if not ends:
+            self._report(batch)
+
+    def _note(self, committed: Sequence[Entry]) -> None:
+        for entry in committed:
+            if entry.kind is Kind.NODE_STARTED:
+                self._begun[entry.node, entry.iteration] = None
+            elif entry.kind is Kind.NODE_FINISHED:
+                self._begun.pop((entry.node, entry.iteration), None)
+
+    def _report(self, entries: Sequence[Entry]) -> None:
+        """Tell people what was committed. The starts and good ends of items would be too many lines."""
+        for entry in entries:
+            text = describe(entry)
+            if text:
+                bad = entry.state is State.FAILED or entry.kind is Kind.TRY_FAILED
+                level: Literal["info", "warning"] = "warning" if bad else "info"
+                self._port.log(LogLine(at=entry.at, level=level, node=entry.node or self._node, text=text))
+
+
+def describe(entry: Entry) -> str:  # noqa: PLR0911 - one line for each kind
+    """Return an entry as a line of the run's log, or nothing."""
+    what = "" if entry.item is None else f"item {entry.item}: "
+    why = f": {entry.error.message}" if entry.error else f" ({entry.reason})" if entry.reason else ""
+    state = (entry.state or State.SUCCEEDED).value.lower()
+    match entry.kind:
+        case Kind.NODE_STARTED:
+            return "started" if entry.iteration == 1 else f"started, iteration {entry.iteration}"
+        case Kind.TRY_FAILED:
+            return f"{what}try {entry.try_number} failed, there will be another{why}"
+        case Kind.WAITING:
+            return f"{what}{_waits(entry)}"
+        case Kind.ITEM_FINISHED if entry.state is State.FAILED:
+            return f"{what}{state}{why}"
+        case Kind.NODE_FINISHED:
+            return f"{state}{why}"
+        case Kind.REPEATED:
+            return "not good yet, once more"
+        case Kind.RUN_ENDING:
+            return f"run is ending{why}"
+        case Kind.RUN_FINISHED:
+            return f"run {state}{'' if entry.state is State.SUCCEEDED else why}"
+        case Kind.TURN_FINISHED:
+            return f"turn {state}{why}"
+        case _:
+            return ""
+
+
+def _waits(entry: Entry) -> str:
+    wait = entry.wait
+    match wait.kind if wait else None:
+        case WaitFor.APPROVAL:
+            return "waits for a person's decision"
+        case WaitFor.TURN:
+            return "waits for the agent's answer"
+        case _:
+            until = f" until {wait.until.isoformat(timespec='seconds')}" if wait and wait.until else ""
+            return f"waits{until}"
+
+
+def batches(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
+    """Cut *entries* into appends of bounded size."""
+    batch: list[Entry] = []
+    size = 0
+    for entry in entries:
+        bytes_of_output = output_size(entry.output)
+        if batch and (size + bytes_of_output > MAX_BATCH or len(batch) == MAX_ENTRIES):
+            yield batch
+            batch, size = [], 0
+        batch.append(entry)
+        size += bytes_of_output
+    if batch:
+        yield batch
