@@ -37,6 +37,8 @@ async def serve(gateway: Gateway, *, bind: str, port: int, started: Callable[[in
         beside = [
             group.create_task(gateway.calls.beat(), name="beat"),
             group.create_task(gateway.wakeups.run(), name="wakeups"),
+            group.create_task(gateway.waiting.run(), name="waiting"),
+            group.create_task(gateway.exporting.run(), name="exporting"),
             group.create_task(_renew(gateway, context), name="certificate"),
         ]
         await server.serve()
@@ -77,6 +79,7 @@ class _Server(uvicorn.Server):
     def end(self) -> None:
         """Hand out nothing more, and end."""
         self._gateway.sessions.closing = True
+        self._gateway.waiting.closing = True
         self._gateway.wakeups.close()
         self.should_exit = True
 

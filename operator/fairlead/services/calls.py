@@ -133,11 +133,12 @@ class Calls:
         check_call(context, request)
         await self._check_approval(fence, context, request)
         deadline = self._clock.monotonic() + request.timeout_seconds
+        try:
+            intent = self._intent(context, request)
+        except TerminalError as error:  # a budget that cannot be kept, a Model that is wrong
+            return CallReply(error=to_error_info(error))
         async with self._lock((fence.task_id, request.key)):  # nobody takes a call over that has only just begun
-            try:
-                begun = await self._begin(fence, context, request, deadline=deadline)
-            except TerminalError as error:  # nothing was sent: no budget, no price
-                return CallReply(error=to_error_info(error))
+            begun = await self._begin(fence, _Flight(context, intent, request, deadline))
         return begun if isinstance(begun, CallReply) else await self._join(begun)
 
     async def beat(self) -> None:
@@ -169,41 +170,38 @@ class Calls:
         if found is None or found.state is not ApprovalState.APPROVED or found.tool != asked:
             raise Refused(f"nobody has approved this call of the tool {tool.name}", reason="ApprovalRequired")
 
-    async def _begin(
-        self, fence: Fence, context: TaskContext, request: Call, *, deadline: float
-    ) -> CallReply | asyncio.Task[CallReply]:
+    async def _begin(self, fence: Fence, flight: _Flight) -> CallReply | asyncio.Task[CallReply]:
         """Return the answer that is there, or the call in flight; start it where there is neither."""
-        intent = self._intent(context, request)
-        begun = await self._admit(fence, intent, deadline)
+        intent, request = flight.intent, flight.request
+        begun = await self._admit(fence, intent, flight.deadline)
+        if isinstance(begun, CallReply):
+            return begun
         record = begun.known
         if record is None:
-            return self._launch(_Flight(context, intent, request, deadline, begun.granted_output_tokens))
+            return self._launch(replace(flight, granted=begun.granted_output_tokens))
         if record.intent.digest != request.digest:
             raise NonDeterministic(f"call {request.key} was made with another request in an earlier attempt")
         known = self._flights.get((intent.task_id, intent.key))
         if known is not None:
             return known
         again = replace(intent, started_at=record.intent.started_at)
-        return await self._take_over(
-            _Flight(context, again, request, deadline, record.granted_output_tokens, record.repeats + 1)
-        )
+        return await self._take_over(replace(flight, intent=again, granted=record.granted_output_tokens))
 
-    async def _admit(self, fence: Fence, intent: CallIntent, deadline: float) -> Begun:
+    async def _admit(self, fence: Fence, intent: CallIntent, deadline: float) -> Begun | CallReply:
         """Commit an intent; wait while only calls in flight keep it from fitting into its budgets.
 
-        Raises:
-            TerminalError: it does not fit (``BudgetExceeded``).
+        What does not fit is a failure that nothing is kept of: nothing was sent.
         """
         while True:
             settled = self._wakeups.arm(BUDGET_TOPIC)
             try:
                 return await self._storage.begin_call(fence, intent)
             except OverBudget as error:
-                left = deadline - self._clock.monotonic()
                 if intent.reservation is None:
                     raise
+                left = deadline - self._clock.monotonic()
                 if not error.later or left <= 0:
-                    raise budget_exceeded(error, intent.reservation) from None
+                    return CallReply(error=to_error_info(budget_exceeded(error, intent.reservation)))
                 await asyncio.wait((settled,), timeout=min(left, _BUDGET_SECONDS))
             finally:
                 self._wakeups.disarm(settled, BUDGET_TOPIC)

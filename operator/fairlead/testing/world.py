@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,20 @@ NODES = [
     {"name": "count", "tool": {"name": "sql", "arguments": {}}},
     {"name": "fetch", "tool": {"name": "http_request", "arguments": {}}},
     {"name": "cloud", "llm": {"prompt": "x", "model": "cloud"}},
+    {"name": "loop", "llm": {"prompt": "x", "tools": ["json_query", "guarded"]}},
+    {"name": "declared", "tool": {"name": "declared", "arguments": {}}},
+    {"name": "guarded", "tool": {"name": "guarded", "arguments": {}}},
+    {"name": "ship", "approval": {"message": "Ship it?"}},
+    {"name": "named", "approval": {"message": "Ship it?", "approvers": ["release-team"], "timeoutSeconds": 60}},
+    {"name": "fix", "agent": {"name": "engineer", "prompt": "mend it"}},
+    {"name": "kept", "llm": {"prompt": "hello"}, "cache": {"ttlSeconds": 60}},
+    {"name": "inner", "workflow": {"name": "small"}},
 ]
+SMALL = {"nodes": [{"name": "greet", "llm": {"prompt": "hello"}}]}
+ENGINEER = {"model": "default", "instructions": "You mend things.", "tools": ["json_query", "guarded"], "maxTurns": 7}
+TOOLS: dict[str, Any] = {
+    "guarded": {"builtin": {"name": "json_query", "config": {"expression": "a"}}, "requireApproval": True},
+}
 
 
 @dataclass
@@ -70,6 +83,10 @@ class Pod:
         answer.raise_for_status()
         tasks: list[dict[str, Any]] = answer.json()["tasks"]
         return tasks
+
+    async def task(self, task: dict[str, Any], what: str, **body: Any) -> httpx.Response:
+        """Send anything else about a task; *what* is the end of the path: ``park``, ``approvals``."""
+        return await self.post(f"/tasks/{task['id']}/{what}", {"attempt": task["attempt"], **body})
 
     async def call(self, task: dict[str, Any], node: str, *, number: int = 1, **changes: Any) -> httpx.Response:
         """Make a call of the first try of *node*."""
@@ -124,16 +141,50 @@ class World:
             answer.raise_for_status()
         return pod
 
-    async def submit(self, *, agent: str = "default", models: dict[str, Any] | None = None, **spec: Any) -> Run:
-        """Queue a run of `NODES`."""
+    async def submit(self, *, agent: str = "default", **given: Any) -> Run:
+        """Queue a run of `NODES`.
+
+        *given*: ``models``, ``agents`` and ``tools`` by name, ``run`` (fields of the run), and fields of the workflow's
+        spec.
+        """
         uid = str(uuid.uuid4())
-        workflow = {"name": "triage", "uid": "w", "generation": 1, "spec": {"model": "default", "nodes": NODES, **spec}}
-        document = {"workflow": workflow, "agents": {}, "models": {"default": SCRIPT, **(models or {})}, "tools": {}}
+        parts = {kind: given.pop(kind, None) or {} for kind in ("models", "agents", "tools", "run")}
+        spec = {"model": "default", "nodes": NODES, **given}
+        document = {
+            "workflow": {"name": "triage", "uid": "w", "generation": 1, "spec": spec},
+            "workflows": {"small": SMALL},
+            "agents": {"engineer": ENGINEER, **parts["agents"]},
+            "models": {"default": SCRIPT, **parts["models"]},
+            "tools": {**TOOLS, **parts["tools"]},
+        }
         revision = Revision(names.digest(document), document)
         run = Run(uid, self.cluster, self.namespace, f"run-{uid[:8]}", "triage", revision.digest, {"message": "m"}, NOW)
         task = QueuedTask(f"{uid}-task", uid, names.agent_pool(self.cluster, self.namespace, agent))
-        await self.storage.submit(run, revision=revision, task=task)
+        await self.storage.submit(replace(run, **parts["run"]), revision=revision, task=task)
         return run
+
+    async def person(self, account: str, *verbs: str) -> str:
+        """Return a token of a new service account that may do this to the namespace's runs."""
+        metadata = {"name": account, "namespace": self.namespace}
+        await self.kube.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
+        if verbs:
+            rbac = "rbac.authorization.k8s.io"
+            rules = [{"apiGroups": ["fairlead.dev"], "resources": ["workflowruns"], "verbs": list(verbs)}]
+            await self.kube.create({"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": metadata, "rules": rules})
+            subject = {"kind": "ServiceAccount", "name": account, "namespace": self.namespace}
+            ref = {"apiGroup": rbac, "kind": "Role", "name": account}
+            binding = {"apiVersion": f"{rbac}/v1", "kind": "RoleBinding", "metadata": metadata}
+            await self.kube.create({**binding, "subjects": [subject], "roleRef": ref})
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "metadata": metadata, "spec": {}}
+        answer = await self.kube.create(request, subresource="token", name=account)
+        return str(answer["status"]["token"])
+
+    async def decide(self, run: str, *, token: str = "", **answer: Any) -> httpx.Response:
+        """Answer an approval as somebody who may, or as the bearer of *token*."""
+        bearer = token or await self.person(f"person-{uuid.uuid4().hex[:8]}", "get", "update")
+        client = await self.client()
+        path = f"/v1/namespaces/{self.namespace}/runs/{run}/approvals"
+        return await client.post(path, json=answer, headers={"Authorization": f"Bearer {bearer}"})
 
     def restart(self) -> None:
         """Stop the gateway and start it again."""

@@ -17,6 +17,8 @@ from fairlead.testing.gateway import GatewayProcess, start_gateway, stop_gateway
 from fairlead.testing.world import World
 
 SHARED = f"gw-shared-{uuid.uuid4().hex[:8]}"
+SETTINGS = {"allow_loopback_models": "true", "allow_loopback_tools": "true", "log_level": "DEBUG"}
+"""Stand-ins for what is outside serve on this machine, and secrets must not be in the most talkative log either."""
 
 
 @pytest.fixture
@@ -42,7 +44,8 @@ async def make_namespace(cluster: ApiServer, name: str) -> None:
 def shared_gateway(cluster: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
     with ThreadPoolExecutor(1) as thread:  # the test that asks for it first has a loop of its own
         thread.submit(asyncio.run, make_namespace(cluster, SHARED)).result()
-    gateway = start_gateway(tmp_path_factory.mktemp("gateway"), kubeconfig=cluster.kubeconfig, namespace=SHARED)
+    folder = tmp_path_factory.mktemp("gateway")
+    gateway = start_gateway(folder, kubeconfig=cluster.kubeconfig, namespace=SHARED, **SETTINGS)
     yield gateway
     stop_gateway(gateway)
     with ThreadPoolExecutor(1) as thread:
@@ -75,7 +78,7 @@ async def world(
         namespace=namespace,
         cluster=origin["metadata"]["uid"],
         folder=gateway.log.parent,
-        settings=own_gateway or {},
+        settings=SETTINGS if own_gateway is None else own_gateway,
     )
     try:
         yield made

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Iterator
 
 import httpx
 import pytest
 
+from fairlead.testing.echo import Echo, running_echo
 from fairlead.testing.gateway import stop_gateway
 from fairlead.testing.world import World
 
@@ -16,7 +18,13 @@ SLOW = {"model": "default", "messages": [{"role": "user", "content": "slow"}]}
 
 @pytest.fixture
 def own_gateway() -> dict[str, str]:
-    return {}
+    return {"allow_loopback_tools": "true"}
+
+
+@pytest.fixture
+def echo() -> Iterator[Echo]:
+    with running_echo() as server:
+        yield server
 
 
 async def intent_of(world: World, uid: str) -> None:
@@ -94,3 +102,41 @@ async def test_kill_of_the_pod_keeps_the_answer(world: World) -> None:
         0,
         True,
     )
+
+
+async def test_kill_in_a_tool_call_repeats_only_what_may_be_repeated(world: World, echo: Echo) -> None:
+    """An http Tool that posts is not sent again: nobody knows whether the other side did what it was asked."""
+    nodes = [{"name": name, "tool": {"name": name, "arguments": {}}} for name in ("posts", "asks")]
+    tools = {
+        name: {"http": {"method": "POST", "url": f"{echo.url}/{name}"}, **more}
+        for name, more in (("posts", {}), ("asks", {"idempotent": True}))
+    }
+    run = await world.submit(nodes=nodes, tools=tools)
+    pod = await world.pod("agent-0")
+    (task,) = await pod.claim()
+    echo.go.clear()
+    asked = {name: {"action": "tool", "tool": {"name": name, "arguments": {}}} for name in tools}
+    calling = [asyncio.create_task(pod.call(task, name, **body)) for name, body in asked.items()]
+    deadline = asyncio.get_running_loop().time() + 20
+    while len(echo.asked) < len(tools):
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.02)
+    world.gateway.process.kill()
+    await asyncio.gather(*calling, return_exceptions=True)
+    echo.go.set()
+    stop_gateway(world.gateway)
+    world.start()
+    pod.client = await world.client()
+
+    answers = await asyncio.gather(*(pod.call(task, name, **body) for name, body in asked.items()))
+
+    posted, asking = [answer.json() for answer in answers]
+    assert (posted["error"]["reason"], posted["error"]["retryable"]) == ("OutcomeUnknown", False)
+    assert asking["result"]["path"] == "/asks"
+    assert sorted(seen["path"] for seen in echo.asked) == ["/asks", "/asks", "/posts"]
+    assert {call.intent.node: call.repeats for call in await world.storage.calls_of_run(run.uid)} == {
+        "posts": 0,
+        "asks": 1,
+    }
+    again = (await pod.call(task, "posts", **asked["posts"])).json()
+    assert again["error"] == posted["error"], "it stays unknown, and is never sent again"

@@ -28,7 +28,7 @@ async def test_heartbeat_renews_the_lease(world: World) -> None:
 
     answer = await pod.post("/heartbeat", {"tasks": ["unknown"]})
 
-    assert answer.json() == {"cancel": [], "lost": ["unknown"], "drain": False}
+    assert answer.json() == {"cancel": [], "lost": ["unknown"], "suspend": [], "drain": False}
     assert (await world.kube.get(ref))["spec"]["renewTime"] > before
 
 

@@ -16,11 +16,6 @@ ASKED = {"model": "cloud", "messages": [{"role": "user", "content": "hello"}]}
 
 
 @pytest.fixture
-def own_gateway() -> dict[str, str]:
-    return {"allow_loopback_models": "true", "log_level": "DEBUG"}
-
-
-@pytest.fixture
 def standin() -> Iterator[StandIn]:
     with running_standin() as server:
         yield server

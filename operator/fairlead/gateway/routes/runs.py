@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import datetime
 from typing import Annotated
 
 import orjson
@@ -12,7 +11,7 @@ from starlette.responses import Response, StreamingResponse
 
 from fairlead.gateway.deps import Services, reader
 from fairlead.gateway.errors import JsonResponse, problem
-from fairlead.services.reading import MAX_COST_RUNS, RunFilter
+from fairlead.services.reading import RunFilter
 from fairlead.storage.base import Run
 
 router = APIRouter(prefix="/v1", dependencies=[Depends(reader)])
@@ -97,12 +96,3 @@ async def journal(run: Found, gateway: Services) -> Response:
 async def calls(run: Found, gateway: Services) -> Response:
     """Show a run's calls."""
     return JsonResponse({"items": await gateway.reading.calls(run)})
-
-
-@router.get("/costs")
-async def costs(
-    gateway: Services, *, namespace: str = "", workflow: str = "", since: datetime | None = None
-) -> Response:
-    """Show what runs cost."""
-    asked = RunFilter(namespace=namespace, workflow=workflow, since=since, limit=MAX_COST_RUNS)
-    return JsonResponse(await gateway.reading.costs(asked))
