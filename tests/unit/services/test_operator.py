@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,127 +11,27 @@ import pytest
 from fairlead.core import names
 from fairlead.errors import Refused, RetryableError, Unavailable
 from fairlead.kube import Ref
-from fairlead.services.applying import Applier
-from fairlead.services.declared import Planner
-from fairlead.services.graphchecks import GraphChecks
-from fairlead.services.liveness import Liveness
-from fairlead.services.objects import Key, Objects
-from fairlead.services.operator import Operator
-from fairlead.services.podsettings import PodDefaults, PodSettingsSource
-from fairlead.services.watchdog import Watchdog
-from fairlead.storage import Storage
-from fairlead.storage.base import AgentSession, RunState
-from fairlead.testing.clock import FakeClock
-from fairlead.testing.memorycluster import MemoryCluster
-from fairlead.testing.storage import CLUSTER, make_revision, make_run, make_session, make_task, sqlite_storage
-from fairlead.wiring import build_runs
-
-NODES = [{"name": "a", "llm": {"prompt": "x"}}]
-
-
-class FlakyStorage:
-    """The real storage, or none."""
-
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
-        self.down = False
-
-    def __getattr__(self, name: str) -> Any:
-        if self.down:
-            raise Unavailable("postgresql://me:canary-password@db/fairlead does not answer")
-        return getattr(self._storage, name)
-
-
-@dataclass
-class World:
-    """What the operator works with."""
-
-    kube: MemoryCluster
-    storage: Any
-    clock: FakeClock
-    objects: Objects
-    operator: Operator
-    liveness: Liveness
-    gateway_answers: list[bool]
-
-    async def add(self, kind: str, name: str, spec: dict[str, Any], **meta: Any) -> Key:
-        """Create an object and let the watch show it."""
-        obj = {"apiVersion": names.API_VERSION, "kind": kind, "metadata": {"name": name, **meta}, "spec": spec}
-        return self.objects.put(self.kube.add(obj))
-
-    async def settle(self, key: Key) -> float | None:
-        """Reconcile once, then let the watch show what has changed."""
-        again = await self.operator.reconcile(key)
-        self.show()
-        return again
-
-    def show(self) -> None:
-        for obj in list(self.kube.objects.values()):
-            if obj["kind"] not in ("Event", "Lease"):
-                self.objects.put(obj)
-
-    def condition(self, key: Key, of: str) -> dict[str, Any]:
-        obj = self.objects.get(key)
-        assert obj is not None
-        found = {each["type"]: each for each in (obj.get("status") or {}).get("conditions", [])}
-        return found.get(of, {})
+from fairlead.services.objects import Key
+from fairlead.storage.base import RunState
+from fairlead.testing.operatorworld import NODES, OperatorWorld, operator_world
+from fairlead.testing.storage import make_revision, make_run, make_task
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    kube, clock, objects, checks = MemoryCluster(), FakeClock(), Objects(), GraphChecks()
-    ca = {"name": names.GATEWAY_CA_CONFIGMAP, "namespace": "system"}
-    kube.add({"apiVersion": "v1", "kind": "ConfigMap", "metadata": ca, "data": {names.CA_KEY: "pem"}})
-    answers = [True]
-
-    async def probe() -> bool:
-        return answers[-1]
-
-    async with sqlite_storage(tmp_path) as real:
-        storage: Any = FlakyStorage(real)
-        client: Any = kube
-        applier = Applier(client, objects, clock, reporter="test", leads=lambda: True)
-        pods = PodSettingsSource(client, clock, PodDefaults("system", "agent:1", "IfNotPresent", "https://g"))
-        liveness = Liveness(
-            client, storage, objects, applier=applier, clock=clock, probe=probe, interval=2, namespaces=()
-        )
-        operator = Operator(
-            client,
-            storage,
-            objects,
-            applier=applier,
-            planner=Planner(objects, checks, pods, cluster=CLUSTER),
-            runs=build_runs(storage, objects, applier=applier, checks=checks, pods=pods, clock=clock, cluster=CLUSTER),
-            liveness=liveness,
-            watchdog=Watchdog(client, objects, ()),
-            clock=clock,
-            cluster=CLUSTER,
-            namespaces=(),
-            resync_seconds=30,
-        )
-        yield World(kube, storage, clock, objects, operator, liveness, answers)
+async def world(tmp_path: Path) -> AsyncIterator[OperatorWorld]:
+    async with operator_world(tmp_path) as made:
+        yield made
 
 
-async def queued_run(world: World, **spec: Any) -> Key:
-    await world.add("Model", "m", {"model": "x"})
-    await world.add("Agent", "g", {})
-    await world.add("Workflow", "w", {"model": "m", "runsOn": {"agent": "g"}, "nodes": NODES, **spec})
-    key = await world.add("WorkflowRun", "r", {"workflowRef": {"name": "w"}})
-    await world.settle(key)
-    return key
+async def queued_run(world: OperatorWorld) -> Key:
+    await world.declare()
+    return await world.run("r")
 
 
-async def claim(world: World) -> AgentSession:
-    session = make_session(pool=names.agent_pool(CLUSTER, "default", "g"))
-    await world.storage.register(session, at=world.clock.now())
-    assert len(await world.storage.claim(session, limit=1, at=world.clock.now())) == 1
-    return session
-
-
-async def test_run_status_is_written_at_most_once_a_second(world: World) -> None:
+async def test_run_status_is_written_at_most_once_a_second(world: OperatorWorld) -> None:
     key = await queued_run(world)
     assert world.kube.patches == []
-    await claim(world)
+    await world.claim()
     for _ in range(30):
         world.clock.advance(0.1)
         await world.settle(key)
@@ -142,7 +41,7 @@ async def test_run_status_is_written_at_most_once_a_second(world: World) -> None
     assert world.condition(key, "Succeeded")["reason"] == "Running"
 
 
-async def test_run_that_storage_cannot_take_says_so_and_is_tried_again(world: World) -> None:
+async def test_run_that_storage_cannot_take_says_so_and_is_tried_again(world: OperatorWorld) -> None:
     await world.add("Model", "m", {"model": "x"})
     await world.add("Workflow", "w", {"model": "m", "nodes": NODES})
     key = await world.add("WorkflowRun", "r", {"workflowRef": {"name": "w"}})
@@ -161,7 +60,7 @@ async def test_run_that_storage_cannot_take_says_so_and_is_tried_again(world: Wo
     assert world.condition(key, "Succeeded")["reason"] == "Queued"
 
 
-async def test_run_whose_api_server_is_down_is_tried_again(world: World) -> None:
+async def test_run_whose_api_server_is_down_is_tried_again(world: OperatorWorld) -> None:
     key = await queued_run(world)
     world.kube.failure = Unavailable("down")
     world.clock.advance(1)
@@ -174,7 +73,7 @@ async def test_run_whose_api_server_is_down_is_tried_again(world: World) -> None
     assert world.condition(key, "Succeeded")["reason"] == "Queued"
 
 
-async def test_run_pod_that_is_refused_is_said_and_tried_again_slowly(world: World) -> None:
+async def test_run_pod_that_is_refused_is_said_and_tried_again_slowly(world: OperatorWorld) -> None:
     await world.add("Model", "m", {"model": "x"})
     await world.add("Workflow", "w", {"model": "m", "nodes": NODES})
     key = await world.add("WorkflowRun", "r", {"workflowRef": {"name": "w"}})
@@ -188,7 +87,7 @@ async def test_run_pod_that_is_refused_is_said_and_tried_again_slowly(world: Wor
     assert len(world.kube.of_kind("Pod")) == 1
 
 
-async def test_run_that_is_over_is_looked_at_without_storage(world: World) -> None:
+async def test_run_that_is_over_is_looked_at_without_storage(world: OperatorWorld) -> None:
     conditions = [{"type": "Finished", "status": "True"}]
     status = {"conditions": conditions, "completionTime": "2026-01-02T03:04:05Z"}
     key = world.objects.put(
@@ -206,7 +105,7 @@ async def test_run_that_is_over_is_looked_at_without_storage(world: World) -> No
     assert await world.operator.reconcile(key) is None
 
 
-async def test_resync_cancels_runs_whose_object_is_gone_and_only_those(world: World) -> None:
+async def test_resync_cancels_runs_whose_object_is_gone_and_only_those(world: OperatorWorld) -> None:
     kept = await queued_run(world)
     namesake = world.kube.add(
         {"apiVersion": names.API_VERSION, "kind": "WorkflowRun", "metadata": {"name": "gone"}, "spec": {}}
@@ -220,9 +119,9 @@ async def test_resync_cancels_runs_whose_object_is_gone_and_only_those(world: Wo
     assert namesake["metadata"]["uid"] != "replaced"
 
 
-async def test_resync_sends_on_the_work_of_pods_that_are_gone(world: World) -> None:
+async def test_resync_sends_on_the_work_of_pods_that_are_gone(world: OperatorWorld) -> None:
     key = await queued_run(world)
-    await claim(world)
+    await world.claim()
     assert (await world.storage.get_run(key.uid)).state is RunState.RUNNING
     await world.operator.resync()
     (task,) = await world.storage.tasks_of_run(key.uid)
@@ -235,7 +134,7 @@ def lease_of(pod: dict[str, Any], renewed: str) -> dict[str, Any]:
     return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta, "spec": spec}
 
 
-async def pool_pod(world: World, **status: Any) -> dict[str, Any]:
+async def pool_pod(world: OperatorWorld, **status: Any) -> dict[str, Any]:
     agent = await world.add("Agent", "g", {})
     await world.settle(agent)
     (pod,) = world.kube.of_kind("Pod")
@@ -245,7 +144,7 @@ async def pool_pod(world: World, **status: Any) -> dict[str, Any]:
     return pod
 
 
-async def test_liveness_expired_lease_deletes_the_pod_and_says_so(world: World) -> None:
+async def test_liveness_expired_lease_deletes_the_pod_and_says_so(world: OperatorWorld) -> None:
     pod = await pool_pod(world)
     assert await world.liveness.look() == {pod["metadata"]["uid"]}
     world.clock.advance(18)
@@ -254,7 +153,7 @@ async def test_liveness_expired_lease_deletes_the_pod_and_says_so(world: World) 
     assert [event["reason"] for event in world.kube.of_kind("Event")] == ["AgentLost"]
 
 
-async def test_liveness_a_silent_gateway_is_not_the_agents_fault(world: World) -> None:
+async def test_liveness_a_silent_gateway_is_not_the_agents_fault(world: OperatorWorld) -> None:
     await pool_pod(world)
     await world.liveness.look()
     world.gateway_answers.append(False)
@@ -270,7 +169,7 @@ async def test_liveness_a_silent_gateway_is_not_the_agents_fault(world: World) -
     assert len(world.kube.deleted) == 1
 
 
-async def test_liveness_a_pod_that_is_starting_again_keeps_its_place(world: World) -> None:
+async def test_liveness_a_pod_that_is_starting_again_keeps_its_place(world: OperatorWorld) -> None:
     await pool_pod(world, containerStatuses=[{"state": {"waiting": {"reason": "CrashLoopBackOff"}}}])
     await world.liveness.look()
     world.clock.advance(18)
@@ -278,7 +177,7 @@ async def test_liveness_a_pod_that_is_starting_again_keeps_its_place(world: Worl
     assert world.kube.deleted == []
 
 
-async def test_liveness_what_could_not_be_sent_on_is_sent_on_later(world: World) -> None:
+async def test_liveness_what_could_not_be_sent_on_is_sent_on_later(world: OperatorWorld) -> None:
     await pool_pod(world)
     await world.liveness.look()
     world.clock.advance(18)
@@ -290,7 +189,7 @@ async def test_liveness_what_could_not_be_sent_on_is_sent_on_later(world: World)
     assert len(world.kube.deleted) == 1
 
 
-async def test_observe_a_model_that_appears_wakes_those_that_wait_for_it(world: World) -> None:
+async def test_observe_a_model_that_appears_wakes_those_that_wait_for_it(world: OperatorWorld) -> None:
     workflow = await world.add("Workflow", "w", {"model": "m", "nodes": NODES})
     run = await world.add("WorkflowRun", "r", {"workflowRef": {"name": "w"}})
     other = await world.add("Workflow", "other", {"model": "another", "nodes": NODES})
@@ -303,9 +202,9 @@ async def test_observe_a_model_that_appears_wakes_those_that_wait_for_it(world: 
     assert other not in due
 
 
-async def test_observe_a_pod_that_is_gone_has_its_work_sent_on(world: World) -> None:
+async def test_observe_a_pod_that_is_gone_has_its_work_sent_on(world: OperatorWorld) -> None:
     key = await queued_run(world)
-    session = await claim(world)
+    session = await world.session()
     gone = {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -317,7 +216,7 @@ async def test_observe_a_pod_that_is_gone_has_its_work_sent_on(world: World) -> 
     assert task.pod_uid == ""
 
 
-async def test_a_second_pass_over_everything_writes_nothing(world: World) -> None:
+async def test_a_second_pass_over_everything_writes_nothing(world: OperatorWorld) -> None:
     key = await queued_run(world)
     keys = [*world.objects.keys("Workflow", "Agent", "Model"), key]
     for _ in range(2):
