@@ -153,8 +153,8 @@ async def _demo(session: Session, objects: list[dict[str, Any]], *, stop: bool) 
 
 async def _show_result(session: Session, meta: dict[str, Any], *, stop: bool) -> None:
     from fairlead.cli import printing
+    from fairlead.cli.costing import run_cost_rows
     from fairlead.cli.gateway import open_gateway
-    from fairlead.cli.reading import run_cost_rows
 
     async with open_gateway(session) as gateway:
         shown = await gateway.output(meta["namespace"], meta["uid"])

@@ -7,7 +7,7 @@ import contextlib
 import re
 import shutil
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -97,10 +97,27 @@ class GatewayReader:
         path = f"/v1/namespaces/{quote(namespace)}/runs"
         return list((await self._get(path, {"limit": str(limit)}))["items"])
 
-    async def costs(self, *, namespace: str, workflow: str, since: str) -> dict[str, Any]:
-        """Return what runs cost."""
-        query = {"namespace": namespace, "workflow": workflow, "since": since}
+    async def costs(self, *, by: str, namespace: str, workflow: str, since: str) -> dict[str, Any]:
+        """Return what calls of models cost, summed by *by*."""
+        query = {"by": by, "namespace": namespace, "workflow": workflow, "since": since}
         return await self._get("/v1/costs", {key: value for key, value in query.items() if value})
+
+    async def run_costs(self, namespace: str, run: str) -> dict[str, Any]:
+        """Return what the nodes of a run cost."""
+        return await self._get(_path(namespace, run, "costs"))
+
+    async def profile(self, namespace: str, run: str) -> dict[str, Any]:
+        """Return where a run's time went."""
+        return await self._get(_path(namespace, run, "profile"))
+
+    async def workflow_profile(self, namespace: str, workflow: str, *, since: str = "") -> dict[str, Any]:
+        """Return where the time of a workflow's latest runs went."""
+        path = f"/v1/namespaces/{quote(namespace)}/workflows/{quote(workflow)}/profile"
+        return await self._get(path, {"since": since} if since else None)
+
+    async def prices(self, namespace: str, models: Sequence[str]) -> dict[str, Any]:
+        """Return what the price list says of LiteLLM models."""
+        return await self._get(f"/v1/namespaces/{quote(namespace)}/prices", {"model": list(models)})
 
     async def logs(self, namespace: str, run: str, *, follow: bool) -> AsyncIterator[dict[str, Any]]:
         """Yield a run's log lines; *follow*: until the run has ended, also past a gateway that is started again."""
@@ -137,7 +154,7 @@ class GatewayReader:
         except httpx.HTTPError as error:
             raise Unavailable(f"the gateway stopped answering: {_words(error)}") from error
 
-    async def _get(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
+    async def _get(self, path: str, query: Mapping[str, str | list[str]] | None = None) -> dict[str, Any]:
         return await self._answer(self._client.build_request("GET", path, params=query, extensions=self._extensions))
 
     async def _answer(self, request: httpx.Request) -> dict[str, Any]:

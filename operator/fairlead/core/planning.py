@@ -321,7 +321,8 @@ class _Planner:
         built_in = kind == "Tool" and name in BUILT_IN_TOOLS and name not in (known or {})
         spec = self._spec(kind, name)
         detail = "built in" if built_in else _detail(kind, spec)
-        there = True if built_in else None if known is None else name in known
+        there = None if known is None or (kind in self._there.partly and name not in known) else name in known
+        there = True if built_in else there
         return Needed(kind, name, tuple(use.used_by), there, detail)
 
     def _known(self, kind: str) -> Mapping[str, Json] | None:
@@ -340,10 +341,11 @@ class _Planner:
                 yield PlanProblem("", text, f"{one.kind}NotFound")
 
 
-def secrets_needed(there: There) -> set[tuple[str, str]]:
-    """Return name and key of every Secret that the Models and Tools name."""
-    found = {secret for spec in (there.models or {}).values() for secret in _secrets("Model", spec)}
-    return found | {secret for spec in (there.tools or {}).values() for secret in _secrets("Tool", spec)}
+def secrets_needed(there: There, plan: RunPlan) -> set[tuple[str, str]]:
+    """Return name and key of every Secret that the Models and Tools of a plan name."""
+    specs = {"Model": there.models or {}, "Tool": there.tools or {}}
+    used = [one for one in plan.needed if one.kind in specs]
+    return {secret for one in used for secret in _secrets(one.kind, specs[one.kind].get(one.name) or {})}
 
 
 def _secrets(kind: str, spec: Json) -> Iterator[tuple[str, str]]:

@@ -24,6 +24,8 @@ class There:
     workflows: Mapping[str, Json] | None = None
     secrets: Mapping[tuple[str, str], bool] | None = None
     """By a Secret's name and key: whether it is there."""
+    partly: frozenset[str] = frozenset()
+    """Kinds of which only some could be looked up: what is not there may be elsewhere."""
 
     @classmethod
     def of_document(cls, document: Json) -> There:

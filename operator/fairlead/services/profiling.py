@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from itertools import pairwise
 from typing import Any, Final
 
@@ -22,10 +23,11 @@ from fairlead.core.profile import (
     Spread,
     WorkflowProfile,
     causes_of,
+    definition_path,
     profile_run,
     profile_workflow,
 )
-from fairlead.services.outcomes import dollars
+from fairlead.services.outcomes import PICODOLLARS, dollars
 from fairlead.storage.base import Approval, NodeRecord, Run, Span, Storage
 from fairlead_agent.protocol import Kind, WaitFor
 
@@ -80,6 +82,7 @@ class Profiling:
             spans=await self._storage.spans_of_run(run.uid),
             approvals=await self._storage.approvals_of_run(run.uid),
             journals=[await self._storage.journal(task.id) for task in await self._storage.tasks_of_run(run.uid)],
+            workflows=frozenset(path.rpartition("/")[0] for path in known[run.revision]),
         )
         executions = [one for node in seen.nodes if (one := _execution(node, now)) is not None]
         return profile_run(RunFacts(run.created_at, now, executions, tuple(activities(seen)), known[run.revision]))
@@ -96,6 +99,8 @@ class Seen:
     spans: Sequence[Span]
     approvals: Sequence[Approval]
     journals: Sequence[Sequence[Mapping[str, Any]]]
+    workflows: frozenset[str] = frozenset()
+    """The nodes that run workflows: the time that they wait for is a deadline."""
 
 
 def _execution(node: NodeRecord, now: datetime) -> Execution | None:
@@ -125,7 +130,7 @@ def activities(seen: Seen) -> Iterator[Activity]:
     decided = {one.key: one.decided_at for one in seen.approvals}
     for journal in seen.journals:
         yield from _gaps(journal)
-        yield from _waits(journal, decided, calls, seen.now)
+        yield from _waits(journal, decided, calls, seen)
 
 
 def _call(span: Span, now: datetime) -> Activity | None:
@@ -156,7 +161,7 @@ def _waits(
     journal: Sequence[Mapping[str, Any]],
     decided: Mapping[str, datetime | None],
     calls: Sequence[Activity],
-    now: datetime,
+    seen: Seen,
 ) -> Iterator[Activity]:
     """Yield what tries waited for: people, times, the pods that take turns."""
     waiting: dict[_Key, Mapping[str, Any]] = {}
@@ -165,13 +170,13 @@ def _waits(
         begun = waiting.pop(key, None)
         if begun is not None:
             yield from _waited(key, begun, decided, calls=calls, end=_time(entry["at"]))
-        if entry["kind"] == Kind.WAITING:
+        if entry["kind"] == Kind.WAITING and definition_path(key[0]) not in seen.workflows:
             waiting[key] = entry
         elif entry["kind"] == Kind.TRY_FAILED and entry.get("retryAt"):
             start = _time(entry["at"])
             yield Activity(Spent.TIME, start, max(start, _time(entry["retryAt"])), *key)
     for key, begun in waiting.items():
-        yield from _waited(key, begun, decided, calls=calls, end=now)
+        yield from _waited(key, begun, decided, calls=calls, end=seen.now)
 
 
 def _waited(
@@ -272,6 +277,32 @@ def show_workflow_profile(namespace: str, workflow: str, profile: WorkflowProfil
     }
 
 
+def read_workflow_profile(shown: Mapping[str, Any]) -> WorkflowProfile:
+    """Return what `show_workflow_profile` showed."""
+    return WorkflowProfile(
+        runs=shown["runs"],
+        failures=shown["failures"],
+        seconds=Spread(**shown["seconds"]),
+        shares={Spent(kind): part for kind, part in shown["shares"].items()},
+        cost=_read_money(shown["cost"]),
+        tokens=Spread(**shown["tokens"]),
+        nodes=tuple(
+            NodeProfile(
+                node=one["node"],
+                runs=one["runs"],
+                seconds=Spread(**one["seconds"]),
+                share=one["share"],
+                failures=one["failures"],
+                calls=Spread(**one["calls"]),
+                tokens=Spread(**one["tokens"]),
+                cost=_read_money(one["cost"]),
+            )
+            for one in shown["nodes"]
+        ),
+        slowest=shown["slowestNode"],
+    )
+
+
 def _show_node(one: NodeProfile) -> dict[str, Any]:
     return {
         "node": one.node,
@@ -287,6 +318,12 @@ def _show_node(one: NodeProfile) -> dict[str, Any]:
 
 def _show_spread(one: Spread) -> dict[str, float]:
     return {"p50": one.p50, "p95": one.p95}
+
+
+def _read_money(shown: Mapping[str, Any]) -> Spread | None:
+    if shown["p50"] is None or shown["p95"] is None:
+        return None
+    return Spread(*(int(Decimal(shown[part]) * PICODOLLARS) for part in ("p50", "p95")))
 
 
 def _show_money(one: Spread | None) -> dict[str, str | None]:

@@ -247,7 +247,9 @@ def test_tokens_of_a_text_with_outputs() -> None:
 
 def test_secrets_needed_by_models_and_tools() -> None:
     http = {"url": "https://x", "headers": [{"name": "X-Key", **KEY}, {"name": "Accept", "value": "text/plain"}]}
-    assert secrets_needed(There(models={"m": PAID}, tools={"t": {"http": http}})) == {("keys", "openai")}
+    there = {"models": {"m": PAID, "unused": {**PAID, "apiKey": {}}}, "tools": {"t": {"http": http}}}
+    found = plan({"name": "a", "tool": {"name": "t", "arguments": {}}}, there=there)
+    assert secrets_needed(There(**{**ALL, **there}), found) == {("keys", "openai")}
 
 
 @pytest.mark.parametrize(
