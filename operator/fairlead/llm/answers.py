@@ -65,8 +65,10 @@ def _of_tools(request: ChatRequest) -> Iterable[str]:
 
 def _usage(usage: Any, request: ChatRequest, text: str, calls: tuple[ToolCall, ...]) -> TokenUsage:
     given, taken = _count(getattr(usage, "prompt_tokens", 0)), _count(getattr(usage, "completion_tokens", 0))
-    if not given and not taken:
-        return estimated_usage(request, text, *(call.text for call in calls))
+    written = [text, *(call.text for call in calls)]
+    if not given or (not taken and any(written)):
+        about = estimated_usage(request, *written)
+        return TokenUsage(given or about.input_tokens, taken or about.output_tokens, estimated=True)
     cached = _count(getattr(getattr(usage, "prompt_tokens_details", None), "cached_tokens", 0))
     return TokenUsage(given, taken, min(cached, given))
 

@@ -135,7 +135,8 @@ class Ollama:
         message: Json = {"role": "assistant", **{name: "".join(parts) for name, parts in self._texts.items()}}
         if self._calls:
             message["tool_calls"] = self._calls
-        return {**self._head, "message": message}
+        untold = {"prompt_eval_count": 0, "eval_count": 0}  # LiteLLM would guess, and not say so
+        return {**untold, **self._head, "message": message}
 
     def used(self, text: str) -> TokenUsage | None:
         """Return what was used; this protocol says so at the end only."""
@@ -249,7 +250,7 @@ class Gemini:
         if not self._candidate and not self._parts:
             return self._head
         content = {"role": "model", "parts": self._parts}
-        return {**self._head, "candidates": [{**self._candidate, "content": content}]}
+        return {"usageMetadata": {}, **self._head, "candidates": [{**self._candidate, "content": content}]}
 
     def used(self, text: str) -> TokenUsage | None:
         """Return what was used so far, which this protocol says now and then."""

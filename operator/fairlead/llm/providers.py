@@ -17,7 +17,7 @@ from fairlead.llm.answers import estimated_usage, to_completion
 from fairlead.llm.base import AnswerLost, ChatRequest, Completion
 from fairlead.llm.failures import to_error
 from fairlead.llm.requests import BASE_URL_PROVIDERS, STREAM, Target, build_arguments, check_target
-from fairlead.llm.streaming import Progress, StreamingTransport, following
+from fairlead.llm.streaming import IDLE_SECONDS, Progress, StreamingTransport, following
 
 _OPENAI_SDK: Final = frozenset({"openai"})
 
@@ -27,9 +27,11 @@ class Providers:
 
     Args:
         transport: where every request to an address that a Model gives goes through.
+        idle_seconds: how long a provider may say nothing once its answer has begun.
     """
 
-    def __init__(self, transport: EgressTransport) -> None:
+    def __init__(self, transport: EgressTransport, *, idle_seconds: float = IDLE_SECONDS) -> None:
+        self.idle_seconds = idle_seconds
         self._transport = StreamingTransport(transport)
         self._loading: asyncio.Task[Library] | None = None
 
@@ -84,7 +86,7 @@ class ProviderModel:
         library = await self._providers.library()
         arguments = self._arguments(library, request)
         whole = {**self._target.parameters, **request.parameters}.get(STREAM) is False
-        with following(stream=not whole) as progress:
+        with following(stream=not whole, idle_seconds=self._providers.idle_seconds) as progress:
             try:
                 async with asyncio.timeout(request.timeout_seconds):
                     response = await library.litellm.acompletion(**arguments)

@@ -27,6 +27,7 @@ IDLE_SECONDS: Final = 60.0
 _OK: Final = 200
 _OVERLOADED: Final = 529
 _DONE: Final = b"[DONE]"
+_WHOLE: Final = frozenset({"application/json"})
 
 
 @dataclass(slots=True)
@@ -76,7 +77,7 @@ _CURRENT: ContextVar[Progress | None] = ContextVar("progress", default=None)
 
 
 @contextlib.contextmanager
-def following(*, stream: bool, idle_seconds: float = IDLE_SECONDS) -> Iterator[Progress]:
+def following(*, stream: bool, idle_seconds: float) -> Iterator[Progress]:
     """Follow the answer to the request that is made within.
 
     Args:
@@ -99,16 +100,20 @@ class StreamingTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send the request; read the stream, if it is one."""
-        progress = _CURRENT.get()
-        assembler = assembler_for(request) if progress is not None and progress.stream else None
+        progress, assembler = _CURRENT.get(), assembler_for(request)
         if progress is None or assembler is None:
             return await self._inner.handle_async_request(request)
-        response = await self._inner.handle_async_request(await _streamed(request, assembler))
+        asked = await _streamed(request, assembler) if progress.stream else request
+        response = await self._inner.handle_async_request(asked)
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if response.status_code != _OK or kind not in assembler.media_types:
-            return response  # a refusal, or a server that does not stream
+        if response.status_code != _OK or kind in _WHOLE:
+            return response  # a refusal, or an answer in one piece
         progress.assembler = assembler
         try:
+            if kind not in assembler.media_types:
+                raise _unavailable(
+                    f"the answer is {kind or 'nothing known'} and no JSON: is the Model's baseURL right?"
+                )
             await _read(response, progress)
         finally:
             await response.aclose()

@@ -6,44 +6,26 @@ import asyncio
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
 from fairlead.egress import EgressTransport, Policy
 from fairlead.errors import FairleadError, NotSupported, Refused, RetryableError, TerminalError
-from fairlead.llm.base import ChatMessage, ChatRequest
+from fairlead.llm.base import AnswerLost, ChatMessage, ChatRequest, ToolDefinition
 from fairlead.llm.providers import ProviderModel, Providers
-from fairlead.llm.requests import Target
-from fairlead.testing.standins import INPUT_TOKENS, OUTPUT_TOKENS, Failure, StandIn, running_standin
+from fairlead.llm.requests import Target, wire_name
+from fairlead.testing.standins import INPUT_TOKENS, OUTPUT_TOKENS, Answer, Failure, StandIn
+from fairlead.testing.standins import ToolCall as ToolUse
 
 KEY = "sk-canary-5d1f83ae"
 SCHEMA = {"type": "object", "properties": {"category": {"type": "string"}}, "required": ["category"]}
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # LiteLLM's own
-    pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning"),
-]
 PROVIDERS = [
     pytest.param("openai/gpt-4o-mini", "/v1", "authorization", id="openai"),
     pytest.param("ollama_chat/llama3.2", "", "authorization", id="ollama"),
     pytest.param("anthropic/claude-sonnet-4-5", "", "x-api-key", id="anthropic"),
     pytest.param("gemini/gemini-2.5-flash", "/v1beta", "x-goog-api-key", id="gemini"),
 ]
-
-
-@pytest.fixture
-def standin() -> Iterator[StandIn]:
-    with running_standin() as server:
-        yield server
-
-
-@pytest.fixture
-async def providers() -> AsyncIterator[Providers]:
-    made = Providers(EgressTransport(Policy(loopback=True)))
-    yield made
-    await made.aclose()
 
 
 def ask(**changes: Any) -> ChatRequest:
@@ -81,6 +63,116 @@ async def test_complete_schema_of_an_unknown_model_is_asked_for_in_words(
     await ProviderModel(providers, Target("openai/some-server", standin.url + "/v1", KEY)).complete(ask(output=SCHEMA))
     (seen,) = standin.asked
     assert "JSON Schema" in seen.body["messages"][0]["content"]
+
+
+SQL = ToolDefinition("sql", "Runs a query.", {"type": "object", "properties": {"query": {"type": "string"}}})
+DOTTED = ToolDefinition("weather.today", "Looks out of the window.", {"type": "object", "properties": {}})
+
+
+@pytest.mark.parametrize(("model", "path", "header"), PROVIDERS)
+async def test_complete_tools_are_offered_and_asked_for(
+    providers: Providers, standin: StandIn, model: str, path: str, header: str
+) -> None:
+    del header
+    calls = (ToolUse("sql", {"query": "select 1"}), ToolUse(wire_name("weather.today")))
+    standin.answers.append(Answer("Let me see.", calls))
+    asked = ProviderModel(providers, Target(model, standin.url + path, KEY))
+
+    done = await asked.complete(ask(tools=(SQL, DOTTED)))
+
+    assert (done.text, done.finish_reason) == ("Let me see.", "tool_calls")
+    assert [(call.name, call.arguments) for call in done.tool_calls] == [
+        ("sql", {"query": "select 1"}),
+        ("weather.today", {}),
+    ]
+    assert len({call.id for call in done.tool_calls}) == 2
+    assert "Runs a query." in str(standin.asked[0].body)
+
+    answers = tuple(ChatMessage("tool", f"row {n}", (), call.id) for n, call in enumerate(done.tool_calls))
+    history = (*ask().messages, ChatMessage("assistant", done.text, done.tool_calls), *answers)
+    last = await asked.complete(ChatRequest(history, tools=(SQL, DOTTED)))
+    assert (last.text, last.tool_calls, last.finish_reason) == (standin.text, (), "stop")
+    assert "row 1" in str(standin.asked[1].body)
+    assert "select 1" in str(standin.asked[1].body)
+
+
+@pytest.mark.parametrize("raw", ['{"query": ', "select 1", "[1]"])
+@pytest.mark.parametrize(("model", "path", "header"), PROVIDERS)
+async def test_complete_malformed_arguments_are_kept_as_they_are(
+    providers: Providers, standin: StandIn, *, model: str, path: str, header: str, raw: str
+) -> None:
+    del header
+    standin.answers.append(Answer("", (ToolUse("sql", raw),)))
+    asked = ProviderModel(providers, Target(model, standin.url + path, KEY))
+    done = await asked.complete(ask(tools=(SQL,)))
+    (call,) = done.tool_calls
+    assert (call.arguments, call.raw) == (None, raw)
+
+    told = ChatMessage("tool", "these arguments are no JSON object", (), call.id)
+    history = (*ask().messages, ChatMessage("assistant", "", (call,)), told)
+    assert (await asked.complete(ChatRequest(history, tools=(SQL,)))).text == standin.text
+
+
+@pytest.mark.parametrize(("model", "path", "header"), PROVIDERS)
+async def test_complete_schema_and_tools_at_once(
+    providers: Providers, standin: StandIn, model: str, path: str, header: str
+) -> None:
+    del header
+    await ProviderModel(providers, Target(model, standin.url + path, KEY)).complete(ask(output=SCHEMA, tools=(SQL,)))
+    (seen,) = standin.asked
+    assert "category" in str(seen.body)
+    assert ("JSON Schema" in str(seen.body)) == (not model.startswith("openai"))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(("model", "path", "header"), PROVIDERS)
+async def test_complete_streams_unless_told_otherwise(
+    providers: Providers, standin: StandIn, *, model: str, path: str, header: str, stream: bool
+) -> None:
+    del header
+    standin.answers.append(Answer("one two three", (ToolUse("sql", {"query": "é"}),), 123, 45))
+    target = Target(model, standin.url + path, KEY, {"stream": stream})
+    done = await ProviderModel(providers, target).complete(ask(tools=(SQL,)))
+    assert (done.text, done.tool_calls[0].arguments) == ("one two three", {"query": "é"})
+    assert (done.usage.input_tokens, done.usage.output_tokens, done.usage.estimated) == (123, 45, False)
+    (seen,) = standin.asked
+    assert (bool(seen.body.get("stream")) or ":stream" in seen.path) == stream
+
+
+@pytest.mark.parametrize(("model", "path", "header"), PROVIDERS)
+async def test_complete_usage_that_nobody_tells_is_estimated(
+    providers: Providers, standin: StandIn, model: str, path: str, header: str
+) -> None:
+    del header
+    standin.answers.append(Answer("x" * 40, usage=False))
+    done = await ProviderModel(providers, Target(model, standin.url + path, KEY)).complete(ask())
+    assert (done.usage.output_tokens, done.usage.estimated) == (10, True)
+    assert done.usage.input_tokens > 0
+
+
+@pytest.mark.parametrize("given", [{}, {"max_tokens": 900}, {"max_tokens": 30}])
+@pytest.mark.parametrize(("model", "path", "header"), PROVIDERS)
+async def test_complete_asks_for_no_more_than_was_granted(
+    providers: Providers, standin: StandIn, *, model: str, path: str, header: str, given: dict[str, int]
+) -> None:
+    del header
+    target = Target(model, standin.url + path, KEY, given)
+    await ProviderModel(providers, target).complete(ask(granted_output_tokens=40))
+    (seen,) = standin.asked
+    assert str(min(40, given.get("max_tokens", 40))) in str(
+        [seen.body.get(key) for key in ("max_tokens", "options", "generationConfig")]
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"), [("openai/gpt-4o-mini", "content_filter"), ("gemini/gemini-2.5-flash", "SAFETY")]
+)
+async def test_complete_refused_answer_is_paid(providers: Providers, standin: StandIn, model: str, reason: str) -> None:
+    standin.answers.append(Answer("I", reason=reason))
+    with pytest.raises(AnswerLost) as failed:
+        await ProviderModel(providers, Target(model, standin.base_url(model), KEY)).complete(ask())
+    assert failed.value.error.reason == "ModelRefused"
+    assert failed.value.lost[0].output_tokens == OUTPUT_TOKENS
 
 
 FAILURES = [

@@ -88,7 +88,7 @@ def test_whole_is_what_the_provider_sends_in_one_piece(wire: Wire, answer: Answe
 @pytest.mark.parametrize("wire", WIRES)
 async def test_request_asks_for_a_stream(wire: Wire) -> None:
     server = Server(wire, b"".join(wire.stream(Answer("hi", (CALL,)), "m")))
-    with following(stream=True) as progress:
+    with following(stream=True, idle_seconds=60) as progress:
         found = await ask(server)
     assert found == wire.whole(Answer("hi", (CALL,)), "m")
     (asked,) = server.asked
@@ -103,14 +103,14 @@ async def test_request_asks_for_a_stream(wire: Wire) -> None:
 @pytest.mark.parametrize("wire", WIRES)
 async def test_request_of_one_that_wants_no_stream_is_left_alone(wire: Wire) -> None:
     server = Server(wire, orjson.dumps(wire.whole(Answer("hi"), "m")), media_type="application/json")
-    with following(stream=False):
+    with following(stream=False, idle_seconds=60):
         assert await ask(server) == wire.whole(Answer("hi"), "m")
     assert b"stream" not in server.asked[0].content
 
 
 async def test_request_server_that_does_not_stream_is_understood() -> None:
     server = Server(OPENAI, orjson.dumps(OPENAI.whole(Answer("hi"), "m")), media_type="application/json")
-    with following(stream=True):
+    with following(stream=True, idle_seconds=60):
         assert await ask(server) == OPENAI.whole(Answer("hi"), "m")
 
 
@@ -130,7 +130,7 @@ async def test_request_server_that_does_not_stream_is_understood() -> None:
     ],
 )  # fmt: skip
 async def test_stream_that_is_none_is_an_error(wire: Wire, body: bytes, reason: str, text: str) -> None:
-    with following(stream=True) as progress, pytest.raises(RetryableError, match=text) as failed:
+    with following(stream=True, idle_seconds=60) as progress, pytest.raises(RetryableError, match=text) as failed:
         await ask(Server(wire, body))
     assert failed.value.reason == reason
     assert not progress.begun
@@ -142,7 +142,10 @@ async def test_stream_cut_off_tells_what_came(wire: Wire) -> None:
     begin = {ANTHROPIC: lines[:3], GEMINI: [GEMINI.piece("it begins", "m")]}.get(wire, lines[:2])
     if wire is OLLAMA:
         begin = lines[:1]
-    with following(stream=True) as progress, pytest.raises(RetryableError, match="before it was complete"):
+    with (
+        following(stream=True, idle_seconds=60) as progress,
+        pytest.raises(RetryableError, match="before it was complete"),
+    ):
         await ask(Server(wire, b"".join(begin)))
     assert progress.text == "it begins"
     if wire is ANTHROPIC:
@@ -153,6 +156,6 @@ async def test_stream_cut_off_tells_what_came(wire: Wire) -> None:
 @pytest.mark.parametrize("wire", WIRES)
 async def test_stream_that_never_ends_is_ended(wire: Wire) -> None:
     piece = wire.piece("x" * (1 << 20), "m")
-    with following(stream=True), pytest.raises(TerminalError, match=str(MAX_TEXT)) as failed:
+    with following(stream=True, idle_seconds=60), pytest.raises(TerminalError, match=str(MAX_TEXT)) as failed:
         await ask(Server(wire, piece * 6, size=1 << 16))
     assert failed.value.reason == "TooLarge"

@@ -68,6 +68,12 @@ class StandIn:
         """The requests for an answer."""
         return [request for request in self.seen if request.path not in _ASIDE]
 
+    def forget(self) -> None:
+        """Be as new, for the next test."""
+        fresh = StandIn(self.url)
+        for name in self.__dataclass_fields__:
+            setattr(self, name, getattr(fresh, name))
+
     def base_url(self, model: str) -> str:
         """Return what a Model's `baseURL` has to be, for a LiteLLM model."""
         return self.url + {"openai": "/v1", "gemini": "/v1beta"}.get(model.partition("/")[0], "")

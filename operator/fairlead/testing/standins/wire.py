@@ -259,7 +259,7 @@ def _gemini_chunk(parts: list[Json], answer: Answer | None = None) -> Json:
         "candidatesTokenCount": answer.output_tokens,
         "totalTokenCount": answer.input_tokens + answer.output_tokens,
     }
-    return {"candidates": [candidate], **({"usageMetadata": usage} if answer.usage else {})}
+    return {"candidates": [candidate], "usageMetadata": usage if answer.usage else {}}
 
 
 def _gemini_calls(answer: Answer) -> list[Json]:
