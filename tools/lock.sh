@@ -13,4 +13,9 @@ lock requirements/dev.txt pyproject.toml --extra dev
 lock requirements/local.txt pyproject.toml --extra local --constraint requirements/dev.txt
 lock requirements/operator.txt pyproject.toml --extra operator --constraint requirements/dev.txt
 lock requirements/gateway.txt pyproject.toml --extra gateway --constraint requirements/dev.txt
-lock requirements/agent.txt agent_image/pyproject.toml --constraint requirements/dev.txt
+lock requirements/agent.txt agent_image/pyproject.toml --extra turns --constraint requirements/dev.txt
+# What the benchmarks compare with: each in a virtual environment of its own.
+printf 'langgraph\nlanggraph-checkpoint-sqlite\n' | lock requirements/bench-langgraph.txt - --constraint requirements/dev.txt
+printf 'dbos\n' | lock requirements/bench-dbos.txt -
+printf 'prefect\nfastapi==0.139.*\n' | lock requirements/bench-prefect.txt -
+printf 'litellm[proxy]\n' | lock requirements/bench-litellm.txt - --constraint requirements/dev.txt
