@@ -71,6 +71,7 @@ def build_answer(outcome: Outcome, *, at: datetime) -> CallAnswer:
         output_tokens=reply.usage.output_tokens,
         cost=outcome.cost,
         priced=outcome.priced,
+        model=outcome.model,
     )
 
 
