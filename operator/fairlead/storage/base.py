@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from fairlead.storage.money import BudgetLine, CostRow, OverBudget, Reservation, Spent
 from fairlead.storage.records import (
+    EMPTY_ITEM,
     AgentSession,
     Approval,
     ApprovalState,
@@ -42,6 +43,7 @@ from fairlead.storage.records import (
 )
 
 __all__ = [
+    "EMPTY_ITEM",
     "MAX_ATTEMPTS_WITHOUT_PROGRESS",
     "AgentSession",
     "Approval",

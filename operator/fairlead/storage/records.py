@@ -14,6 +14,9 @@ from typing import Any
 from fairlead.errors import Conflict
 from fairlead.storage.money import Reservation
 
+EMPTY_ITEM = '""'
+"""How a record names the item whose key is empty; an empty item is the node itself."""
+
 
 class Fenced(Conflict):
     """The writer's claim is over: another attempt owns the task, or the run has ended."""
@@ -365,6 +368,8 @@ class CallAnswer:
     """Picodollars; None: unknown."""
     priced: bool = True
     """Whether the call has a price at all (a tool call has none and is not counted as unpriced)."""
+    model: str = ""
+    """The Model that answered, where it is another than the call's target: a fallback. It is the one that pays."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ Lines are locked in the order of their keys, after tasks, calls and runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import bindparam, select, update
@@ -53,7 +54,8 @@ def reserve(tx: Transaction, reservation: Reservation, *, run_uid: str) -> int:
         raise OverBudget(message, spent=spent, later=not hopeless)
     granted = min((_room(reservation, spent, reserved=True) for spent in standing), default=reservation.output_tokens)
     cost, tokens = reservation.worst(granted)
-    _move(tx, reservation.lines, reserved_cost=cost, reserved_tokens=tokens)
+    for line in _each(reservation):
+        _move(tx, line, reserved_cost=cost, reserved_tokens=tokens)
     return granted
 
 
@@ -77,26 +79,27 @@ def settle(tx: Transaction, call: Any, *, cost: int | None, tokens: int) -> None
     if call.reservation is None or not call.reservation.lines:
         return
     worst_cost, worst_tokens = call.reservation.worst(call.granted_output_tokens or 0)
-    real = worst_cost if cost is None else cost
-    if call.charged:
-        _move(tx, call.reservation.lines, cost=real - worst_cost, tokens=tokens - worst_tokens)
-    else:
-        _move(
-            tx,
-            call.reservation.lines,
-            cost=real,
-            tokens=tokens,
-            reserved_cost=-worst_cost,
-            reserved_tokens=-worst_tokens,
-        )
+    held = "" if call.charged else "reserved_"  # what ended with its task was counted as spent
+    real_cost = worst_cost if cost is None else cost
+    for line in _each(call.reservation):
+        more = Counter(cost=real_cost, tokens=tokens) if _pays(line, call.model or call.target) else Counter()
+        more.subtract({f"{held}cost": worst_cost, f"{held}tokens": worst_tokens})
+        _move(tx, line, **more)
     tx.announce("budget", "")
+
+
+def _pays(line: BudgetLine, model: str) -> bool:
+    """Whether a call that *model* answered counts: of the Models that might have, only that one's lines do."""
+    return not line.scope.startswith("model/") or line.scope.rpartition("/")[2].partition("@")[0] == model
 
 
 def lose(tx: Transaction, call: Any) -> None:
     """Charge a call that was lost at its worst case. Its reservation stays, for the call that is sent in its place."""
-    if call.reservation is not None and call.reservation.lines:
-        cost, tokens = call.reservation.worst(call.granted_output_tokens or 0)
-        _move(tx, call.reservation.lines, cost=cost, tokens=tokens)
+    if call.reservation is None:
+        return
+    cost, tokens = call.reservation.worst(call.granted_output_tokens or 0)
+    for line in _each(call.reservation):
+        _move(tx, line, cost=cost, tokens=tokens)
 
 
 def lock_open(tx: Transaction, *, task_id: str = "", run_uid: str = "") -> Sequence[Any]:
@@ -109,7 +112,8 @@ def spend_open(tx: Transaction, open_calls: Sequence[Any]) -> None:
     for call in open_calls:
         cost, tokens = call.reservation.worst(call.granted_output_tokens or 0)
         tx.run(_SET_CHARGED, {"of_task": call.task_id, "of_key": call.key})
-        _move(tx, call.reservation.lines, cost=cost, tokens=tokens, reserved_cost=-cost, reserved_tokens=-tokens)
+        for line in _each(call.reservation):
+            _move(tx, line, cost=cost, tokens=tokens, reserved_cost=-cost, reserved_tokens=-tokens)
     if open_calls:
         tx.announce("budget", "")
 
@@ -135,20 +139,12 @@ def _key(line: BudgetLine) -> tuple[str, str]:
     return line.scope, line.period
 
 
-def _move(
-    tx: Transaction,
-    lines: Iterable[BudgetLine],
-    *,
-    cost: int = 0,
-    tokens: int = 0,
-    reserved_cost: int = 0,
-    reserved_tokens: int = 0,
-) -> None:
-    more = {
-        "more_cost": cost,
-        "more_tokens": tokens,
-        "more_reserved_cost": reserved_cost,
-        "more_reserved_tokens": reserved_tokens,
-    }
-    for scope, period in sorted({_key(line) for line in lines}):
-        tx.run(_MOVE, more | {"of_scope": scope, "of_period": period})
+def _each(reservation: Reservation) -> Sequence[BudgetLine]:
+    """Return each line once, in the order of locks. Two limits of one scope and period are one line."""
+    return sorted({_key(line): line for line in reservation.lines}.values(), key=_key)
+
+
+def _move(tx: Transaction, line: BudgetLine, **more: int) -> None:
+    """Add to the sums of a line."""
+    changes = {f"more_{column.name}": more.get(column.name, 0) for column in _SUMS}
+    tx.run(_MOVE, changes | {"of_scope": line.scope, "of_period": line.period})

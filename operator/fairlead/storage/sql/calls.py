@@ -25,6 +25,7 @@ _CHARGED = (
     calls.c.item,
     calls.c.target,
     calls.c.agent,
+    calls.c.model,
     calls.c.reservation,
     calls.c.granted_output_tokens,
     calls.c.charged,
@@ -48,6 +49,7 @@ _FINISH = _OPEN.values(
     output_tokens=bindparam("new_output_tokens"),
     cost=bindparam("new_cost"),
     priced=bindparam("new_priced"),
+    model=bindparam("new_model"),
 ).returning(*_CHARGED)
 _SEEN = select(gateways.c.seen_at).where(gateways.c.gateway == bindparam("gateway"))
 

@@ -10,16 +10,18 @@ from typing import Any
 from sqlalchemy import bindparam, func, select, update
 
 from fairlead.errors import InvalidObject
-from fairlead.storage.base import CallAnswer, CostRow
+from fairlead.storage.base import EMPTY_ITEM, CallAnswer, CostRow
 from fairlead.storage.sql.rows import values
 from fairlead.storage.sql.tables import costs, nodes, runs
 from fairlead.storage.sql.transaction import Transaction
+from fairlead_agent.graph import paths
 
 _OF_NODE = ("input_tokens", "output_tokens", "cost", "unpriced_calls")
 _OF_RUN = (*_OF_NODE, "scripted_calls")
 _OF_DAY = ("calls", *_OF_RUN)
 _KEYS = ("day", "namespace", "workflow", "agent", "model")
 _KEY_PARTS = 4
+"""Of `fairlead_agent.protocol.call_key`, behind the path: item, iteration, try, sequence."""
 _CHARGE_RUN = (
     update(runs)
     .where(runs.c.uid == bindparam("of_run"))
@@ -71,23 +73,29 @@ def charge(tx: Transaction, call: Any, sums: Sums, *, at: datetime) -> None:
         return
     _charge_nodes(tx, call, added)
     if call.action == "llm":
-        key = {"day": at.date().isoformat(), "agent": call.agent, "model": call.target}
+        key = {"day": at.date().isoformat(), "agent": call.agent, "model": call.model or call.target}
         tx.add_up(costs, dict(run._mapping) | key | added | {"calls": 1}, _OF_DAY)  # noqa: SLF001 - a public name
 
 
 def _charge_nodes(tx: Transaction, call: Any, added: dict[str, int]) -> None:
-    """Add to the record of the node, and to that of the item; a record that is not there yet is begun."""
+    """Add to the records of the node, its item, and what they lie in. A record that is not there yet is begun."""
     begun = {"state": "Running", "reason": "", "message": "", "tries": 1, "attempt": 1}
-    row = begun | {name: added[name] for name in _OF_NODE}
-    row |= {"run_uid": call.run_uid, "node": call.node, "iteration": _iteration(call.key)}
-    for item in sorted({"", call.item}):
-        tx.add_up(nodes, row | {"item": item}, _OF_NODE)
+    row = begun | {"run_uid": call.run_uid} | {name: added[name] for name in _OF_NODE}
+    for node, item, iteration in sorted(_records(call)):
+        tx.add_up(nodes, row | {"node": node, "item": item, "iteration": iteration}, _OF_NODE)
 
 
-def _iteration(key: str) -> int:
-    """Return the iteration in a call's key (`fairlead_agent.protocol.call_key`)."""
-    parts = key.rsplit("/", _KEY_PARTS)
-    return int(parts[2]) if len(parts) > _KEY_PARTS and parts[2].isdecimal() else 1
+def _records(call: Any) -> set[tuple[str, str, int]]:
+    """Return the keys of the records that a call is a part of: its node's, and those of the sub-workflows around it."""
+    parts = call.key.rsplit("/", _KEY_PARTS)
+    iteration = int(parts[2]) if len(parts) > _KEY_PARTS and parts[2].isdecimal() else 1
+    found = {(call.node, "", iteration), (call.node, call.item, iteration)}
+    around = paths.parent(call.node)
+    while around is not None:
+        node, item, iteration = around
+        found |= {(node, "", iteration), (node, "" if item is None else item or EMPTY_ITEM, iteration)}
+        around = paths.parent(node)
+    return found
 
 
 def query(

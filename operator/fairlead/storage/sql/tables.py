@@ -189,6 +189,7 @@ calls = Table(
     Column("cost", BigInteger),
     Column("priced", Boolean, nullable=False, default=True),
     _text("agent", default=""),
+    _text("model", default=""),
     Column("reservation", ReservationJson),
     Column("granted_output_tokens", BigInteger),
     Column("charged", Boolean, nullable=False, default=False),  # its task is over: the reservation counts as spent

@@ -70,7 +70,8 @@ def change_tasks() -> None:
 
 def change_records() -> None:
     add("nodes", text("reused", server_default=EMPTY), *(number(name) for name in SUMS))
-    add("calls", text("agent", server_default=EMPTY), sa.Column("reservation", sa.Text))
+    add("calls", text("agent", server_default=EMPTY), text("model", server_default=EMPTY))
+    add("calls", sa.Column("reservation", sa.Text))
     add("calls", sa.Column("granted_output_tokens", sa.BigInteger), flag("charged"))
     op.drop_index("ix_calls_run_uid", "calls")
     op.create_index("ix_calls_run", "calls", ["run_uid", "state"])
