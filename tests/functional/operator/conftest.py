@@ -9,7 +9,7 @@ import ssl
 import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ from fairlead.core import names
 from fairlead.kube import KubeClient
 from fairlead.localcluster.apiserver import pki
 from fairlead.storage import Storage, open_storage
-from fairlead.storage.base import AgentSession, Claimed, Effects, Fence, RunEnd, RunState
+from fairlead.storage.base import AgentSession, Approval, Claimed, Effects, Fence, RunEnd, RunState
 from fairlead.testing.apiserver import ApiServer
 from fairlead.testing.kubectl import Kubectl, condition, wait_for
+from fairlead.testing.storage import make_approval
 from fairlead.testing.system import Service, make_namespace
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -158,6 +159,17 @@ class Player:
         ended = RunEnd(state, end.get("reason", state.value), end.get("message", ""), output, now())
         effects = Effects(done=1, total=1, current=(), end=ended)
         await self.storage.append(self._fence(claimed), first=length, entries=[entry], effects=effects, at=now())
+
+    async def ask(self, claimed: Claimed, node: str, **more: Any) -> Approval:
+        """Have people decide, and give the task back until they have."""
+        question = make_approval(
+            f"{node}/-/1/1/0", claimed.run.uid, task_id=claimed.task.id, cluster=claimed.run.cluster
+        )
+        named = {"namespace": claimed.run.namespace, "run_name": claimed.run.name}
+        asked = replace(question, requested_at=now(), deadline=now() + timedelta(days=1), **named, **more)
+        asked = await self.storage.open_approval(self._fence(claimed), asked)
+        await self.storage.park(self._fence(claimed), keys=[asked.key], wake_at=None, reason="Approval", at=now())
+        return asked
 
     @staticmethod
     def _fence(claimed: Claimed) -> Fence:

@@ -54,10 +54,10 @@ def test_agent_that_shrinks_and_goes_takes_its_pods_along(stage: Stage) -> None:
 
 
 def test_agent_with_what_is_not_built_is_refused(stage: Stage) -> None:
-    stage.make("Agent", "graphic", {"graph": "mine:graph"})
-    agent = stage.until("fagent", "graphic", "NotSupported")
-    assert "spec.graph" in condition(agent, "Stalled")["message"]
-    assert not stage.kubectl.list("pods", "-l", "fairlead.dev/agent=graphic")
+    stage.make("Agent", "foreign", {"external": {"url": "https://agents.example.com"}})
+    agent = stage.until("fagent", "foreign", "NotSupported")
+    assert "spec.external" in condition(agent, "Stalled")["message"]
+    assert not stage.kubectl.list("pods", "-l", "fairlead.dev/agent=foreign")
 
 
 def test_agent_tells_why_its_pod_does_not_start(stage: Stage) -> None:

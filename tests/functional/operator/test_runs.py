@@ -89,9 +89,10 @@ def test_run_with_wrong_inputs_is_rejected(stage: Stage, pool: dict[str, Any]) -
 
 def test_run_that_asks_for_what_is_not_built_is_rejected(stage: Stage, pool: dict[str, Any]) -> None:
     del pool
-    stage.run("later", workflowRef={"name": "greeter"}, inputs={"who": "x"}, dryRun=True)
+    reply = {"trigger": "t", "conversation": "c"}
+    stage.run("later", workflowRef={"name": "greeter"}, inputs={"who": "x"}, replyTo=reply)
     run = stage.until("run", "later", "NotSupported", of="Succeeded")
-    assert "spec.dryRun" in condition(run, "Stalled")["message"]
+    assert "spec.replyTo" in condition(run, "Stalled")["message"]
 
 
 async def test_run_waits_for_its_workflow_and_starts_when_it_comes(play: Play, warm: Player) -> None:
