@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from fairlead.clock import SystemClock
-from fairlead.errors import InvalidObject, Refused, RetryableError, Unavailable
+from fairlead.errors import InvalidObject, Refused, RetryableError, TerminalError, Unavailable
 from fairlead.services.calls import Calls, NonDeterministic
 from fairlead.services.outcomes import Outcome, build_answer
 from fairlead.services.tasks import TaskContext, Tasks
 from fairlead.services.wakeups import Wakeups
 from fairlead.storage import Storage
-from fairlead.storage.base import CallState, Fence, Fenced, QueuedTask, Reservation
+from fairlead.storage.base import BudgetLine, CallState, Fence, Fenced, QueuedTask, Reservation
 from fairlead.testing.clock import FakeClock
 from fairlead.testing.storage import NOW, make_revision, make_run, make_session, make_task, sqlite_storage
 from fairlead_agent.protocol import Call, CallReply, LlmRequest, Message, ToolRequest, Usage, call_key
@@ -83,10 +83,17 @@ async def claim(storage: Storage, pod: str = "pod-1") -> Fence:
     return Fence(claimed.task.id, session.id, claimed.task.attempt)
 
 
-def calls(storage: Storage, outside: Outside, *, gateway: str = "gateway-1", clock: Any = None) -> Calls:
+def calls(
+    storage: Storage,
+    outside: Outside,
+    *,
+    gateway: str = "gateway-1",
+    clock: Any = None,
+    wakeups: Wakeups | None = None,
+) -> Calls:
     now = clock or SystemClock()
-    wakeups = Wakeups(storage, now, "budget")
-    return Calls(storage, now, gateway=gateway, tasks=Tasks(storage), models=outside, tools=outside, wakeups=wakeups)
+    told = wakeups or Wakeups(storage, now, "budget")
+    return Calls(storage, now, gateway=gateway, tasks=Tasks(storage), models=outside, tools=outside, wakeups=told)
 
 
 def ask(fence: Fence, **changes: Any) -> Call:
@@ -382,3 +389,104 @@ async def test_call_by_a_stranger_learns_nothing_of_the_workflow(storage: Storag
     stranger = replace(fence, session="another")
     with pytest.raises(Fenced):
         await made.call(stranger, ask(fence, node="absent", key="absent/-/1/1/1"))
+
+
+def reservation(*, limit: int, output: int = 100) -> Reservation:
+    """Return what a call may take at worst: 10 tokens of input and *output*, of a budget of *limit* tokens."""
+    line = BudgetLine("run/run-1", "", max_tokens=limit, name="the run's budget")
+    return Reservation((line,), input_tokens=10, input_cost=0, output_tokens=output, least_output_tokens=50)
+
+
+async def test_call_is_granted_what_the_budget_leaves(storage: Storage) -> None:
+    outside = open_world(reservation=reservation(limit=70))
+    fence = await claim(storage)
+    reply = await calls(storage, outside).call(fence, ask(fence))
+    assert (reply.error, outside.granted) == (None, 60)
+
+
+async def test_call_over_budget_is_not_sent_and_says_what_was_spent(storage: Storage) -> None:
+    used = Outcome(CallReply(usage=Usage(input_tokens=10, output_tokens=45)), cost=0, priced=True)
+    outside = open_world(answer=used, reservation=reservation(limit=60))
+    fence = await claim(storage)
+    made = calls(storage, outside)
+    await made.call(fence, ask(fence))
+
+    reply = await made.call(fence, ask(fence, key="ask/-/1/1/2"))
+
+    assert reply.error is not None
+    assert (reply.error.reason, reply.error.retryable, outside.asked) == ("BudgetExceeded", False, 1)
+    assert "55 tokens of 60 tokens" in reply.error.message
+    assert await storage.get_call(fence.task_id, "ask/-/1/1/2") is None
+
+
+async def test_call_waits_while_calls_in_flight_hold_the_budget(storage: Storage) -> None:
+    used = Outcome(CallReply(result="42", usage=Usage(input_tokens=1)), cost=0, priced=True)
+    outside = Outside(answer=used, reservation=reservation(limit=61))
+    fence = await claim(storage)
+    wakeups = Wakeups(storage, SystemClock(), "budget")
+    listening = asyncio.create_task(wakeups.run())
+    made = calls(storage, outside, wakeups=wakeups)
+    first = asyncio.create_task(made.call(fence, ask(fence)))
+    await outside.started.wait()
+    second = asyncio.create_task(made.call(fence, ask(fence, key="ask/-/1/1/2")))
+    await asyncio.wait((second,), timeout=0.2)
+    assert (second.done(), outside.asked) == (False, 1)
+
+    outside.go.set()
+
+    assert [(await asyncio.wait_for(calling, 20)).result for calling in (first, second)] == ["42", "42"]
+    listening.cancel()
+
+
+async def test_call_waits_for_its_budget_no_longer_than_it_has_time(storage: Storage) -> None:
+    outside = Outside(reservation=reservation(limit=61))
+    fence = await claim(storage)
+    made = calls(storage, outside)
+    first = asyncio.create_task(made.call(fence, ask(fence)))
+    await outside.started.wait()
+    late = await made.call(fence, ask(fence, key="ask/-/1/1/2", timeout_seconds=0.2))
+    assert late.error is not None
+    assert (late.error.reason, outside.asked) == ("BudgetExceeded", 1)
+    assert "reserved by calls in flight" in late.error.message
+    outside.go.set()
+    await first
+
+
+async def test_call_whose_budget_cannot_be_kept_is_not_sent(storage: Storage) -> None:
+    class Unpriced(Outside):
+        def reserve(self, context: TaskContext, request: LlmRequest, *, node: str) -> Reservation | None:
+            del context, request
+            raise TerminalError(f"{node}: nobody knows the price", reason="PriceUnknown")
+
+    outside = Unpriced()
+    fence = await claim(storage)
+    reply = await calls(storage, outside).call(fence, ask(fence))
+    assert reply.error is not None
+    assert (reply.error.reason, reply.error.retryable, outside.asked) == ("PriceUnknown", False, 0)
+
+
+@pytest.mark.parametrize("idempotent", [True, False])
+async def test_call_of_a_tool_lost_with_its_gateway(storage: Storage, *, idempotent: bool) -> None:
+    clock = FakeClock()
+    fence = await claim(storage)
+    request = ToolRequest(name="sql", arguments={})
+    changes: dict[str, Any] = {"node": "use", "key": "use/-/1/1/1", "action": "tool", "llm": None, "tool": request}
+    lost = Outside()
+    dead = calls(storage, lost, gateway="gateway-dead")
+    dying = asyncio.create_task(dead.call(fence, ask(fence, **changes)))
+    await lost.started.wait()
+    await storage.beat_gateway("gateway-dead", at=clock.now())
+    dying.cancel()
+    outside = open_world(idempotent=idempotent)
+
+    reply = await calls(storage, outside, gateway="gateway-2", clock=clock).call(fence, ask(fence, **changes))
+
+    assert outside.asked == int(idempotent)
+    assert (reply.error is None) is idempotent
+    assert reply.error is None or (reply.error.reason, reply.error.retryable) == ("OutcomeUnknown", False)
+    lost.go.set()
+    await dead.drain(5)
+    record = await storage.get_call(fence.task_id, "use/-/1/1/1")
+    assert record is not None
+    assert record.answer is not None
+    assert ("error" in record.answer.reply) is not idempotent, "what the dead one says later changes nothing"

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from fairlead.errors import InvalidObject
 from fairlead.services.effects import View, fold
-from fairlead.storage.base import NodeRecord, RunState, Span
+from fairlead.storage.base import CacheEntry, NodeRecord, RunState, Span
 from fairlead.tracing.ids import node_span_id, span_id
-from fairlead_agent.protocol import Entry, ErrorInfo, Kind, Progress, State
+from fairlead_agent.protocol import Entry, ErrorInfo, Kind, Progress, State, Wait, WaitFor
 
 RUN = "run-1"
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -135,3 +135,71 @@ def test_fold_secrets_in_errors_do_not_reach_spans() -> None:
     failed = entry(Kind.NODE_FINISHED, node="a", state=State.FAILED, error=error)
     _, spans = folded((failed,))
     assert "0123456789" not in str(spans)
+
+
+def test_fold_node_of_a_sub_workflow_lies_in_the_execution_that_runs_it() -> None:
+    started = [
+        entry(Kind.NODE_STARTED, node=path) for path in ("a", "a/b", "a[x%2Fy]/b", "a#2.1/b", "a/b/c", "@finally/d")
+    ]
+    _, spans = folded(tuple(started))
+    parents = {span.name: span.parent_id for span in spans.values()}
+    assert parents["a"] == span_id(RUN)
+    assert parents["a/b"] == node_span_id(RUN, "a", None, 1)
+    assert parents["a[x%2Fy]/b"] == node_span_id(RUN, "a", "x/y", 1)
+    assert parents["a#2.1/b"] == node_span_id(RUN, "a", None, 2)
+    assert parents["a/b/c"] == node_span_id(RUN, "a/b", None, 1)
+    assert parents["@finally/d"] == node_span_id(RUN, "@finally", None, 1)
+
+
+@pytest.mark.parametrize("kind", list(WaitFor))
+def test_fold_waiting_node_says_what_for(kind: WaitFor) -> None:
+    waiting = entry(Kind.WAITING, 1, node="a", wait=Wait(kind=kind, key="k"))
+    nodes, _ = folded((entry(Kind.NODE_STARTED, node="a"), waiting))
+    record = nodes["a", ""]
+    assert (record.state, record.reason, record.started_at) == ("Waiting", kind.value, at(0))
+
+
+def test_fold_iterations_are_records_of_their_own() -> None:
+    journal = (
+        entry(Kind.NODE_FINISHED, node="a", state=State.SUCCEEDED, output=1),
+        entry(Kind.REPEATED, node="a", iteration=2),
+        entry(Kind.NODE_STARTED, node="a", iteration=2),
+    )
+    _, effects = fold(EMPTY, journal, attempt=1, at=NOW)
+    assert {(record.iteration, record.state) for record in effects.nodes} == {(1, "Succeeded"), (2, "Running")}
+
+
+def test_fold_reused_nodes_are_counted_and_marked() -> None:
+    values: dict[str, Any] = {"state": State.SUCCEEDED, "output": 1, "digest": "d", "reused": "run-0"}
+    journal = (
+        entry(Kind.NODE_FINISHED, node="a", reason="Reused", **values),
+        entry(Kind.ITEM_FINISHED, node="b", item="0", reason="Reused", **values),
+        entry(Kind.NODE_FINISHED, node="c", reason="Cached", cache_seconds=60, **values),
+    )
+    _, effects = fold(EMPTY, journal, attempt=1, at=NOW)
+    assert effects.reused == 1
+    assert {record.reused for record in effects.nodes} == {"run-0"}
+    assert effects.cached == (), "what came from the cache is not kept once more"
+
+
+def test_fold_good_result_is_kept_by_our_own_clock() -> None:
+    values: dict[str, Any] = {"node": "a", "digest": "d", "cache_seconds": 60}
+    good = entry(Kind.NODE_FINISHED, 10**6, state=State.SUCCEEDED, output=[1], **values)
+    bad = entry(Kind.NODE_FINISHED, state=State.FAILED, **values | {"digest": "e"})
+    _, effects = fold(EMPTY, (good, bad), attempt=1, at=NOW)
+    assert effects.cached == (CacheEntry("d", [1], RUN, NOW, NOW + timedelta(seconds=60)),)
+
+
+def test_fold_ending_run_is_not_ended_before_its_handlers() -> None:
+    ending = entry(Kind.RUN_ENDING, 1, state=State.FAILED, reason="NodeFailed")
+    handler = entry(Kind.NODE_FINISHED, 2, node="@finally", state=State.SUCCEEDED)
+    view, effects = fold(EMPTY, (ending, handler), attempt=1, at=NOW)
+    assert effects.end is None
+    _, effects = fold(view, (entry(Kind.RUN_FINISHED, 3, state=State.FAILED, reason="NodeFailed"),), attempt=1, at=NOW)
+    assert effects.end is not None
+    assert effects.end.reason == "NodeFailed"
+
+
+def test_fold_turn_cannot_end_a_run() -> None:
+    with pytest.raises(InvalidObject):
+        fold(EMPTY, (entry(Kind.TURN_FINISHED, state=State.SUCCEEDED),), attempt=1, at=NOW)
