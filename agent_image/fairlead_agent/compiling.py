@@ -53,6 +53,8 @@ class Expression:
     inputs: frozenset[str]
     """Inputs that it uses by name."""
     functions: frozenset[str]
+    all_inputs: bool = False
+    """Whether it uses ``inputs`` as a whole, too."""
 
 
 @cache
@@ -91,6 +93,7 @@ def compile_expression(source: str) -> Expression:
         frozenset(names.outputs),
         frozenset(names.inputs),
         frozenset(names.functions),
+        names.all_inputs,
     )
 
 
@@ -153,6 +156,7 @@ class _Names:
         self.inputs: set[str] = set()
         self.functions: set[str] = set()
         self.loops: list[_Loop] = []
+        self.all_inputs = False
         self._source = source
         self._parts = parts
         self._pairs = matching_brackets(parts)
@@ -235,6 +239,8 @@ class _Names:
             return
         if name in _TYPES:
             return
+        if name == "memory":
+            raise self._error(i, '"memory" is not supported yet')
         if name not in VARIABLES:
             raise self._unknown(i, "variable", VARIABLES)
         if self._text(i + 1) == "{":
@@ -247,6 +253,7 @@ class _Names:
         field = self._field_after(i)
         if self._text(i) == "inputs":
             self.inputs.update({field} if field else ())
+            self.all_inputs |= not field
         elif field:
             self.outputs.add(field)
         else:

@@ -16,6 +16,9 @@ class Items:
     def __init__(self, node: Node) -> None:
         self.node = node
         self.started: set[str] = set()
+        """Those that have started and not finished."""
+        self.looking: set[str] = set()
+        """Those that the cache is asked about."""
         self.finished: dict[str, Entry] = {}
         self.failed: Entry | None = None
         self._values: Mapping[str, Any] | None = None
@@ -37,12 +40,12 @@ class Items:
             raise ExpressionError(f"forEach gives {len(given)} items, at most {MAX_ITEMS} are allowed")
         self._is_map = isinstance(given, Mapping)
         self._values = dict(sorted(given.items())) if isinstance(given, Mapping) else dict(_numbered(given))
-        self._unstarted = [key for key in reversed(self._values) if key not in self.started]
+        self._unstarted = list(reversed(self._values))
 
     @property
     def running(self) -> int:
-        """How many have started and not finished."""
-        return len(self.started) - len(self.finished)
+        """How many are under way."""
+        return len(self.started) + len(self.looking)
 
     @property
     def complete(self) -> bool:
@@ -51,13 +54,30 @@ class Items:
 
     def take(self) -> str | None:
         """Return the item to start next, if there is room for one."""
-        if not self._unstarted or self.running >= self.node.max_parallel:
+        if self.running >= self.node.max_parallel:
             return None
-        return self._unstarted.pop()
+        while self._unstarted:
+            key = self._unstarted.pop()
+            if key not in self.started and key not in self.finished:  # a journal may have gone on since `load`
+                return key
+        return None
+
+    def put_back(self, key: str) -> None:
+        """Let an item be taken again."""
+        self.looking.discard(key)
+        self._unstarted.append(key)
+
+    def start(self, key: str) -> None:
+        """Take note that an item has started."""
+        self.looking.discard(key)
+        self.started.add(key)
 
     def finish(self, entry: Entry) -> None:
         """Keep how an item ended."""
-        self.finished[entry.item or ""] = entry
+        key = entry.item or ""
+        self.looking.discard(key)
+        self.started.discard(key)
+        self.finished[key] = entry
         if entry.state is State.FAILED and not self.node.continue_on_error and self.failed is None:
             self.failed = entry
 

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from fairlead_agent.compiling import Expression
+from fairlead_agent.graph.regions import Region
 
 ACTIONS: Final = ("llm", "agent", "tool", "code", "workflow", "approval", "wait")
+HANDLER_ACTIONS: Final = ("llm", "agent", "tool", "code", "workflow")
+TEMPLATES: Final[Mapping[str, tuple[str, ...]]] = {
+    "llm": ("prompt", "system"),
+    "agent": ("prompt",),
+    "tool": ("arguments",),
+    "code": ("inputs",),
+    "workflow": ("inputs",),
+    "approval": ("message",),
+    "wait": (),
+}
+"""The fields of each action that may hold ``{{ }}``."""
 MAX_NODES: Final = 256
 MAX_ITEMS: Final = 10_000
+MAX_DEPTH: Final = 8
+"""How deeply workflows may run each other, the run's own included."""
 DEFAULT_PARALLEL: Final = 8
+HANDLER_TIMEOUT: Final = 60.0
+"""Seconds that a handler gets unless it says otherwise: it runs beyond the run's deadline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +53,25 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
+class Repeat:
+    """When the region that ends with a node is gone through again."""
+
+    until: Expression
+    max_iterations: int = 5
+    fail_when_exhausted: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """How results of other runs are used."""
+
+    ttl_seconds: int = 86_400
+    key: Expression | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
-    """One node."""
+    """One node, or a handler (`fairlead_agent.graph.paths.HANDLERS`)."""
 
     name: str
     needs: tuple[str, ...]
@@ -48,9 +81,13 @@ class Node:
     when: Expression | None = None
     for_each: Expression | None = None
     max_parallel: int = DEFAULT_PARALLEL
+    repeat: Repeat | None = None
     retry: Retry = Retry()
     timeout_seconds: float | None = None
     continue_on_error: bool = False
+    cache: Cache | None = None
+    expressions: tuple[Expression, ...] = ()
+    """What the action is given: those in its texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +101,25 @@ class Graph:
     """``spec.output``: None means the outputs of `leaves`."""
     model: str = ""
     """The Model of ``llm`` nodes that name none."""
+    declared: Any = None
+    """``spec.inputs``, as on the wire."""
+    timeout_seconds: float | None = None
+    """``spec.timeoutSeconds``."""
+    handlers: Mapping[str, Node] = field(default_factory=dict)
+    """By their path; ``@onFailure`` before ``@finally``."""
+    ancestors: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    regions: Mapping[str, Region] = field(default_factory=dict)
+    """What is repeated, by the node at its end."""
+    innermost: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """For each node in a region, the ends of the regions that it is in, the innermost first."""
+    released: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """For each node, those that may be ready when it is done, and with a ``repeat``, when that is over."""
 
     @property
     def leaves(self) -> tuple[str, ...]:
         """The nodes that nothing needs."""
         return tuple(name for name in self.nodes if not self.dependents[name])
+
+    def node(self, name: str) -> Node:
+        """Return a node or handler."""
+        return self.nodes.get(name) or self.handlers[name]

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from graphlib import TopologicalSorter
 from typing import Any
 
 from fairlead_agent.compiling import Expression, compile_expression
+from fairlead_agent.expressions import expressions_in
 from fairlead_agent.graph.checks import check
-from fairlead_agent.graph.model import ACTIONS, DEFAULT_PARALLEL, Graph, Node, Retry
+from fairlead_agent.graph.model import (
+    ACTIONS,
+    DEFAULT_PARALLEL,
+    HANDLER_TIMEOUT,
+    TEMPLATES,
+    Cache,
+    Graph,
+    Node,
+    Repeat,
+    Retry,
+)
+from fairlead_agent.graph.paths import HANDLERS
+from fairlead_agent.graph.regions import Region, ancestors_of, enclosing, region, released
 from fairlead_agent.problems import GraphError
 
 
@@ -21,14 +35,36 @@ def parse_graph(spec: Any) -> Graph:
     if problems:
         raise GraphError(problems)
     nodes = {wire["name"]: _node(wire) for wire in spec["nodes"]}
-    dependents: dict[str, tuple[str, ...]] = {
-        name: tuple(other.name for other in nodes.values() if name in other.needs) for name in nodes
-    }
-    return Graph(nodes, dependents, output=spec.get("output"), model=spec.get("model") or "")
+    needs = {name: node.needs for name, node in nodes.items()}
+    ancestors = ancestors_of(needs, TopologicalSorter(needs).static_order())
+    regions = _regions(spec["nodes"], ancestors)
+    innermost = {name: ends for name in nodes if (ends := enclosing(name, regions))}
+    dependents: dict[str, list[str]] = {name: [] for name in nodes}
+    for node in nodes.values():
+        for need in node.needs:
+            dependents[need].append(node.name)
+    return Graph(
+        nodes,
+        {name: tuple(names) for name, names in dependents.items()},
+        output=spec.get("output"),
+        model=spec.get("model") or "",
+        declared=spec.get("inputs"),
+        timeout_seconds=spec.get("timeoutSeconds"),
+        handlers={path: _handler(path, spec[field]) for path, field in HANDLERS.items() if spec.get(field)},
+        ancestors=ancestors,
+        regions=regions,
+        innermost=innermost,
+        released=released(needs, regions, innermost),
+    )
+
+
+def _regions(wires: list[Mapping[str, Any]], ancestors: Mapping[str, frozenset[str]]) -> dict[str, Region]:
+    repeated = [(wire["repeat"]["from"], wire["name"]) for wire in wires if wire.get("repeat") is not None]
+    return {end: found for first, end in repeated if (found := region(first, end, ancestors))}
 
 
 def _node(wire: Mapping[str, Any]) -> Node:
-    action = next(name for name in ACTIONS if wire.get(name) is not None)
+    action = _action(wire)
     return Node(
         name=wire["name"],
         needs=tuple(dict.fromkeys(wire.get("needs") or ())),
@@ -37,14 +73,52 @@ def _node(wire: Mapping[str, Any]) -> Node:
         when=_expression(wire.get("when")),
         for_each=_expression(wire.get("forEach")),
         max_parallel=int(wire.get("maxParallel") or DEFAULT_PARALLEL),
+        repeat=_repeat(wire.get("repeat")),
         retry=_retry(wire.get("retry")),
         timeout_seconds=wire.get("timeoutSeconds"),
         continue_on_error=wire.get("onError") == "Continue",
+        cache=_cache(wire.get("cache")),
+        expressions=_given(action, wire[action]),
     )
+
+
+def _handler(path: str, wire: Mapping[str, Any]) -> Node:
+    action = _action(wire)
+    return Node(
+        name=path,
+        needs=(),
+        action=action,
+        config=wire[action],
+        retry=_retry(wire.get("retry")),
+        timeout_seconds=wire.get("timeoutSeconds") or HANDLER_TIMEOUT,
+        expressions=_given(action, wire[action]),
+    )
+
+
+def _action(wire: Mapping[str, Any]) -> str:
+    return next(name for name in ACTIONS if wire.get(name) is not None)
+
+
+def _given(action: str, config: Mapping[str, Any]) -> tuple[Expression, ...]:
+    texts = [config.get(name) for name in TEMPLATES[action]]
+    found = [one for _, one in expressions_in(texts) if isinstance(one, Expression)]
+    until = _expression(config.get("until")) if action == "wait" else None
+    return (*found, until) if until else tuple(found)
 
 
 def _expression(source: str | None) -> Expression | None:
     return None if source is None else compile_expression(source)
+
+
+def _repeat(wire: Mapping[str, Any] | None) -> Repeat | None:
+    if wire is None:
+        return None
+    exhausted = wire.get("onExhausted") or "Fail"
+    return Repeat(compile_expression(wire["until"]), int(wire.get("maxIterations") or 5), exhausted == "Fail")
+
+
+def _cache(wire: Mapping[str, Any] | None) -> Cache | None:
+    return None if wire is None else Cache(int(wire.get("ttlSeconds", 86_400)), _expression(wire.get("key")))
 
 
 def _retry(wire: Mapping[str, Any] | None) -> Retry:

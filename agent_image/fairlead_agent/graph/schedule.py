@@ -1,44 +1,38 @@
-"""The scheduler: a state machine folded over the journal. It says what follows from an entry, and what may run now."""
+"""The scheduler: it says what follows from the journal so far, and what may run now."""
 
 from __future__ import annotations
 
-import json
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Self
 
-from fairlead_agent.expressions import ExpressionError, Scope, kind, render
-from fairlead_agent.graph.items import Items
-from fairlead_agent.graph.model import Graph, Node
-from fairlead_agent.protocol import Entry, ErrorInfo, Kind, Progress, State
+from fairlead_agent.expressions import ExpressionError
+from fairlead_agent.graph import entries as make
+from fairlead_agent.graph import rules
+from fairlead_agent.graph.digests import Digests
+from fairlead_agent.graph.frame import Frame, Lookup, Work
+from fairlead_agent.graph.model import MAX_DEPTH, Graph, Node
+from fairlead_agent.graph.parsing import parse_graph
+from fairlead_agent.graph.paths import FINALLY
+from fairlead_agent.graph.state import RunState
+from fairlead_agent.graph.tries import Changes
+from fairlead_agent.problems import GraphError, Problem
+from fairlead_agent.protocol import (
+    RESUME,
+    CacheAnswer,
+    Entry,
+    ErrorInfo,
+    Kind,
+    Rerun,
+    State,
+    Task,
+    Wait,
+    WaitFor,
+)
 
-MAX_OUTPUT: Final = 1 << 20
-"""The most bytes that an output may take, as JSON."""
-MAX_CURRENT: Final = 10
-
-STOPPED: Final = "Stopped"
-TIMEOUT: Final = "Timeout"
-_ENDINGS: Final = {
-    STOPPED: (State.CANCELLED, "the run was stopped"),
-    TIMEOUT: (State.FAILED, "the run took longer than its timeoutSeconds"),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """A try of a node, or of one of its items, that should be under way."""
-
-    node: str
-    item: str | None = None
-    try_number: int = 1
-    not_before: datetime | None = None
-
-    @property
-    def key(self) -> tuple[str, str | None]:
-        """What it is a try of."""
-        return self.node, self.item
+_REASONS: Final = (WaitFor.APPROVAL, WaitFor.TURN, WaitFor.TIME)
+"""What people care for most comes first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,280 +44,443 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ending:
-    """Why the run ends before all nodes have run."""
+class Idle:
+    """What everything waits for."""
 
-    state: State
+    keys: tuple[str, ...]
+    """Of signals; any of them lets something go on."""
+    wake_at: datetime | None
     reason: str
-    error: ErrorInfo
-    nodes: str
-    """The reason of the nodes that it takes with it."""
+    """``Approval``, ``Turn``, ``Time`` or ``Suspended``."""
 
 
-class Schedule:
-    """The state of one run. `apply` reads what was; `advance`, `outcome` and `end` say what is to be appended.
+class Schedule(RunState):
+    """A run as its engine drives it. `apply` reads what was; the other methods say what is to be appended.
 
-    What they return is applied already. The caller appends it to the journal, and starts `open` only when it is
-    committed; if that fails, the whole schedule is dropped.
+    What they return is applied already. The caller appends it to the journal, and follows `changes` only when it is
+    committed; if that fails, the whole schedule is dropped. All times are the scheduler's: it has to be told at
+    `wake_at` that they have come.
     """
 
-    def __init__(self, graph: Graph, *, inputs: Mapping[str, Any], run: Mapping[str, Any]) -> None:
-        self.graph = graph
-        self.outputs: dict[str, Any] = {}
-        self.states: dict[str, State] = {}
-        """Of the nodes that are finished."""
-        self.started: set[str] = set()
-        self.open: dict[tuple[str, str | None], Work] = {}
-        """What should be under way now."""
-        self.ended: Entry | None = None
-        self._variables = {"inputs": inputs, "outputs": self.outputs, "run": run, "iteration": 1}
-        self._scopes: dict[str, Scope] = {}
-        self._items: dict[str, Items] = {}
-        self._missing = {name: len(node.needs) for name, node in graph.nodes.items()}
-        self._ready = deque(name for name, missing in self._missing.items() if not missing)
-        self._fed: deque[str] = deque()
-        self._ending: _Ending | None = None
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        inputs: Mapping[str, Any],
+        run: Mapping[str, Any],
+        workflows: Mapping[str, Mapping[str, Any]] | None = None,
+        definitions: Mapping[str, str] | None = None,
+        rerun: Rerun | None = None,
+    ) -> None:
+        super().__init__(graph, inputs=inputs, run=run, workflows=workflows, rerun=rerun)
+        self._digests = Digests(definitions or {}, self._workflows)
+        self._earlier = {(one.node, one.item, one.iteration): one for one in rerun.entries} if rerun else {}
+        self._rerun = rerun.uid if rerun else ""
+        self._suspended = False
+        self._held: list[tuple[Work, datetime]] = []
+        """Pauses that ended while the run was suspended."""
+        self._asked = ""
 
-    def apply(self, entry: Entry) -> None:
-        """Take note of one entry of the journal."""
-        key = (entry.node, entry.item)
-        match entry.kind:
-            case Kind.NODE_STARTED:
-                self.started.add(entry.node)
-                if self.graph.nodes[entry.node].for_each is None:
-                    self.open[key] = Work(entry.node)
-                else:
-                    self._fed.append(entry.node)
-            case Kind.ITEM_STARTED:
-                self._items_of(entry.node).started.add(entry.item or "")
-                self.open[key] = Work(entry.node, entry.item)
-            case Kind.TRY_FAILED:
-                self.open[key] = Work(entry.node, entry.item, entry.try_number + 1, entry.retry_at)
-            case Kind.ITEM_FINISHED:
-                self._apply_item(entry)
-            case Kind.NODE_FINISHED:
-                self._apply_node(entry)
-            case Kind.RUN_FINISHED:
-                self.ended = entry
-                self.open.clear()
+    @classmethod
+    def of(cls, task: Task) -> Self:
+        """Return the schedule of a task, its journal and signals read.
 
-    def _apply_item(self, entry: Entry) -> None:
-        self.open.pop((entry.node, entry.item), None)
-        self._items_of(entry.node).finish(entry)
-        self._fed.append(entry.node)
-        self._note_ending(entry)
+        Raises:
+            GraphError: the workflow is wrong.
+        """
+        schedule = cls(
+            parse_graph(task.spec),
+            inputs=task.inputs,
+            run=task.run.model_dump(by_alias=True),
+            workflows=task.workflows,
+            definitions=task.definitions,
+            rerun=task.rerun,
+        )
+        for entry in task.journal:
+            schedule.apply(entry)
+        for signal in task.signals:
+            schedule.woken(signal.key)
+        schedule.suspended = task.suspended
+        return schedule
 
-    def _apply_node(self, entry: Entry) -> None:
-        name, state = entry.node, entry.state or State.SUCCEEDED
-        self.open.pop((name, None), None)
-        self._scopes.pop(name, None)
-        self._items.pop(name, None)
-        self.states[name] = state
-        self.outputs[name] = entry.output
-        for dependent in self.graph.dependents[name]:
-            self._missing[dependent] -= 1
-            if not self._missing[dependent]:
-                self._ready.append(dependent)
-        if state is State.FAILED and not self.graph.nodes[name].continue_on_error and self._ending is None:
-            error = entry.error or ErrorInfo(reason="NodeFailed", message="it failed")
-            named = error.model_copy(update={"message": f'node "{name}": {error.message}'})
-            self._ending = _Ending(State.FAILED, "NodeFailed", named, "RunFailed")
-        self._note_ending(entry)
+    @property
+    def waits(self) -> Mapping[Work, Wait]:
+        """What open tries wait for."""
+        return self._tries.waits
 
-    def _note_ending(self, entry: Entry) -> None:
-        """Go on ending a run that an earlier attempt had begun to end."""
-        if entry.state in (State.CANCELLED, State.SKIPPED) and entry.reason in _ENDINGS and self._ending is None:
-            self._ending = _ending(entry.reason)
+    @property
+    def wake_at(self) -> datetime | None:
+        """When to call `advance`, whatever else happens."""
+        return self._tries.wake_at
+
+    @property
+    def suspended(self) -> bool:
+        """Whether nothing new may start. Call `advance` after it was set to False."""
+        return self._suspended
+
+    @suspended.setter
+    def suspended(self, suspended: bool) -> None:
+        self._suspended = suspended
+        if not suspended:
+            self._resume()
+
+    def _resume(self) -> None:
+        for work, when in self._held:
+            if work in self._tries.delayed:
+                self._tries.set_time(work, when)
+        self._held.clear()
+        for frame in self._frames.values():
+            frame.fed.extend(frame.items)
+            self._stirred[frame] = None
+
+    @property
+    def _is_held(self) -> bool:
+        return self._suspended and self.ending is None
+
+    def changes(self) -> Changes:
+        """Return which tries to begin and to end since the last call."""
+        return self._tries.changes()
+
+    def idle(self) -> Idle | None:
+        """Return what everything waits for; None while something goes on or may go on.
+
+        Raises:
+            RuntimeError: nothing could ever go on. That is a bug.
+        """
+        tries = self._tries
+        if self.ended is not None or len(tries.open) > len(tries.waits) or self._stirred or self._own:
+            return None
+        if self._is_held:
+            return Idle((RESUME,), None, "Suspended")
+        kinds = {wait.kind for wait in tries.waits.values()}
+        if not kinds and tries.wake_at is None:
+            raise RuntimeError("nothing runs, and the run has not ended")
+        reason = next((one for one in _REASONS if one in kinds), WaitFor.TIME)
+        return Idle(tuple(wait.key for wait in tries.waits.values()), tries.wake_at, reason.value)
 
     def advance(self, at: datetime) -> list[Entry]:
-        """Return the entries that follow from what is known."""
-        return list(self._applied(self._following(at)))
-
-    def _applied(self, entries: Iterable[Entry]) -> Iterator[Entry]:
-        for entry in entries:
-            self.apply(entry)
-            yield entry
-
-    def _following(self, at: datetime) -> Iterator[Entry]:
-        while self.ended is None:
-            if self._ending is not None:
-                yield from self._close(self._ending, at)
-            elif self._ready:
-                yield from self._begin(self._ready.popleft(), at)
-            elif self._fed:
-                yield from self._feed(self._fed.popleft(), at)
-            elif len(self.states) == len(self.graph.nodes):
-                yield self._finish(at)
-            else:
-                return
-
-    def _begin(self, name: str, at: datetime) -> Iterator[Entry]:
-        if name in self.started or name in self.states:
-            return
-        node = self.graph.nodes[name]
-        if node.needs and all(self.states[need] is State.SKIPPED for need in node.needs):
-            yield _skipped(name, "NeedsSkipped", at)
-            return
-        try:
-            wanted = node.when is None or self._is_true(node)
-            if wanted and node.for_each is not None:
-                self._items_of(name).load(self.scope(name))
-        except ExpressionError as error:
-            yield self._failed(node, _expression_error(error), at)
-            return
-        yield Entry(kind=Kind.NODE_STARTED, node=name, at=at) if wanted else _skipped(name, "WhenFalse", at)
-
-    def _is_true(self, node: Node) -> bool:
-        if node.when is None:
-            return True
-        value = self.scope(node.name).evaluate(node.when)
-        if not isinstance(value, bool):
-            raise ExpressionError(f'when "{node.when.source}" gives {kind(value)}, not true or false')
-        return value
-
-    def _feed(self, name: str, at: datetime) -> Iterator[Entry]:
-        """Start items as long as there is room, and finish the node when they are finished."""
-        if name in self.states:
-            return
-        node, items = self.graph.nodes[name], self._items_of(name)
-        try:
-            items.load(self.scope(name))
-        except ExpressionError as error:
-            yield from self._cancel_items(name, "NodeFailed", at)
-            yield self._failed(node, _expression_error(error), at)
-            return
-        if items.failed is not None:
-            yield from self._cancel_items(name, "ItemFailed", at)
-            yield self._failed(node, _item_error(items.failed), at)
-            return
-        while (key := items.take()) is not None:
-            yield Entry(kind=Kind.ITEM_STARTED, node=name, item=key, at=at)
-        if items.complete:
-            yield self._succeeded(Work(name), items.output(), at)
-
-    def _cancel_items(self, name: str, reason: str, at: datetime) -> Iterator[Entry]:
-        waiting = sorted(self._items_of(name).started - self._items_of(name).finished.keys())
-        for key in waiting:
-            cancelled = Entry(kind=Kind.ITEM_FINISHED, node=name, item=key, at=at, state=State.CANCELLED, reason=reason)
-            yield cancelled
+        """Return the entries that follow from what is known, and from what the time has come for."""
+        return self._applied(self._following(at))
 
     def outcome(self, work: Work, outcome: Outcome, at: datetime) -> list[Entry]:
         """Return what to append when a try has ended; nothing if nobody waits for it any more."""
-        if self.open.get(work.key) != work:
+        if work.lookup is not None or work not in self._tries.open:
             return []
-        return list(self._applied([self._ended_try(work, outcome, at)]))
+        self._tries.reported(work)
+        return self._applied([self._ended_try(work, outcome, at)])
+
+    def waiting(self, work: Work, wait: Wait, at: datetime) -> list[Entry]:
+        """Return what to append when a try begins to wait; nothing if that is known or nobody cares."""
+        known = self._tries.waits.get(work)
+        if work not in self._tries.open or (known is not None and known.key == wait.key):
+            return []
+        entry = make.started(work, at).model_copy(
+            update={"kind": Kind.WAITING, "try_number": work.try_number, "wait": wait}
+        )
+        return self._applied([entry])
+
+    def woken(self, key: str) -> None:
+        """Let the try that waits for the signal *key* count as running again."""
+        self._tries.woken(key)
+
+    def looked_up(self, work: Work, answer: CacheAnswer, at: datetime) -> list[Entry]:
+        """Return what to append when the cache has answered."""
+        if work.lookup is None or work not in self._tries.open:
+            return []
+        self._tries.reported(work)
+        self._tries.close(work.key)
+        frame, name = self._place(work.node)
+        tried = Work(work.node, work.item, work.iteration)
+        if answer.found:
+            used = {"reason": "Cached", "reused": answer.run, "digest": work.lookup.digest}
+            return self._applied([self._succeeded(tried, answer.output, at, **used)])
+        if not self._is_held:
+            return self._applied([make.started(tried, at)])
+        if work.item is None:
+            frame.ready.append(name)
+        else:
+            frame.items_of(name).put_back(work.item)
+        return []
+
+    def end(self, reason: str, at: datetime) -> list[Entry]:
+        """End the run for `STOPPED` or `TIMEOUT`, unless it ends already; return what to append."""
+        self._asked = self._asked or reason
+        self._stirred[self._root] = None
+        return self.advance(at)
+
+    def _applied(self, entries: Iterable[Entry]) -> list[Entry]:
+        done = []
+        for entry in entries:
+            self.apply(entry)
+            done.append(entry)
+        return done
+
+    def _following(self, at: datetime) -> Iterator[Entry]:
+        while self.ended is None:
+            due = next(self._tries.due(at), None)
+            if due is not None:
+                yield from self._come(*due, at)
+            elif self._own:
+                yield from self._begin_own(next(iter(self._own)), at)
+            elif self._stirred:
+                frame = next(iter(self._stirred))
+                yield from self._within(frame, at)
+            else:
+                return
+
+    def _come(self, work: Work, when: datetime, at: datetime) -> Iterator[Entry]:
+        """Do what the time has come for."""
+        node = self.node(work)
+        if work in self._tries.delayed:
+            if self._is_held:
+                self._held.append((work, when))
+            else:
+                self._begin(node, work)
+        elif node.action == "wait":
+            yield self._succeeded(work, {"until": when.isoformat().replace("+00:00", "Z")}, at)
+        else:
+            yield from self._close_inside(work, make.TIMEOUT, at)
+            limits = [node.timeout_seconds, *self._limits_inside(node)]
+            error = make.timed_out(min((limit for limit in limits if limit), default=None))
+            yield self._ended_try(work, Outcome(error=error), at)
+
+    def _limits_inside(self, node: Node) -> list[float | None]:
+        return [self._graph_of(node.config["name"]).timeout_seconds] if node.action == "workflow" else []
+
+    def _begin_own(self, work: Work, at: datetime) -> Iterator[Entry]:
+        """Begin a try that needs no engine."""
+        frame, name = self._place(work.node)
+        node = frame.graph.node(name)
+        try:
+            if node.action == "wait":
+                until: datetime | None = rules.wait_until(node, frame.scope(name, work.item), at)
+            else:
+                until = self._deadline(frame, node, work, at)
+        except ExpressionError as error:
+            yield self._ended_try(work, Outcome(error=make.expression_error(error)), at)
+            return
+        except GraphError as error:
+            info = ErrorInfo(reason=error.problems[0].reason, message=str(error), retryable=False)
+            yield self._ended_try(work, Outcome(error=info), at)
+            return
+        if until is not None:
+            wait = Wait(kind=WaitFor.TIME, until=until)
+            started = make.started(work, at)
+            yield started.model_copy(update={"kind": Kind.WAITING, "try_number": work.try_number, "wait": wait})
+
+    def _deadline(self, frame: Frame, node: Node, work: Work, at: datetime) -> datetime | None:
+        """Enter the workflow of a node; return when it must be over, if that is to be fixed now.
+
+        Raises:
+            ExpressionError: an input could not be rendered.
+            GraphError: the workflow or its inputs are wrong.
+        """
+        if frame.depth >= MAX_DEPTH:
+            raise GraphError([Problem("workflow.name", f"workflows run each other more than {MAX_DEPTH} deep")])
+        inner = self._enter(work)
+        if self._tries.has_time(work):
+            return None
+        return rules.deadline(at, node.timeout_seconds, inner.graph.timeout_seconds)
+
+    def _within(self, frame: Frame, at: datetime) -> Iterator[Entry]:
+        """Do the next thing that follows in a workflow, if there is one."""
+        if frame is self._root and (self.ending or self._asked):
+            yield from self._wind_up(at)
+        elif frame.failure is not None:
+            yield from self._fail(frame, frame.failure, at)
+        elif frame.undecided:
+            yield from self._decide(frame, next(iter(frame.undecided)), at)
+        elif frame.ready and not self._is_held:
+            yield from self._begin_node(frame, frame.ready.popleft(), at)
+        elif frame.fed:
+            yield from self._feed(frame, frame.fed.popleft(), at)
+        elif frame.complete:
+            yield from self._complete(frame, at)
+        else:
+            self._stirred.pop(frame, None)
+
+    def _begin_node(self, frame: Frame, name: str, at: datetime) -> Iterator[Entry]:
+        node = frame.graph.nodes[name]
+        work = Work(frame.prefix + name, None, frame.iteration(name))
+        if not frame.may_begin(name) or work.key in self._tries.current:
+            return
+        if node.needs and all(frame.states[need] is State.SKIPPED for need in node.needs):
+            yield make.finished(work, State.SKIPPED, at, reason="NeedsSkipped")
+            return
+        try:
+            if not rules.holds(node.when, frame.scope(name), "when"):
+                yield make.finished(work, State.SKIPPED, at, reason="WhenFalse")
+                return
+            if node.for_each is not None:
+                frame.items_of(name).load(frame.scope(name))
+            entry = self._first(frame, node, work, at)
+        except ExpressionError as error:
+            yield make.failed(work, make.expression_error(error), at, goes_on=node.continue_on_error)
+            return
+        if entry is not None:
+            yield entry
+
+    def _first(self, frame: Frame, node: Node, work: Work, at: datetime) -> Entry | None:
+        """Return how a node or item begins: it is used again, it is looked up (None), or it starts.
+
+        Raises:
+            ExpressionError: ``cache.key`` failed.
+        """
+        looks_up = node.cache is not None and (node.for_each is None or work.item is not None)
+        earlier = self._earlier.get((work.node, work.item, work.iteration))
+        if frame.forced is None or node.name in frame.forced:
+            earlier = None
+        digest = self._digests.of(frame, node, work.item) if earlier or looks_up else ""
+        if earlier is not None and digest and earlier.digest == digest:
+            return self._succeeded(work, earlier.output, at, reason="Reused", reused=self._rerun, digest=digest)
+        if node.cache is None or not looks_up:
+            return make.started(work, at)
+        lookup = Lookup(digest, node.cache.ttl_seconds)
+        self._tries.begin(Work(work.node, work.item, work.iteration, lookup=lookup), by_engine=True)
+        if work.item is not None:
+            frame.items_of(node.name).looking.add(work.item)
+        return None
+
+    def _feed(self, frame: Frame, name: str, at: datetime) -> Iterator[Entry]:
+        """Start items as long as there is room, and finish the node when they are finished."""
+        if name in frame.states or name not in frame.started:
+            return
+        node, items = frame.graph.nodes[name], frame.items_of(name)
+        work = Work(frame.prefix + name, None, frame.iteration(name))
+        try:
+            items.load(frame.scope(name))
+        except ExpressionError as error:
+            yield from self._cancel_items(frame, name, "NodeFailed", at)
+            yield make.failed(work, make.expression_error(error), at, goes_on=node.continue_on_error)
+            return
+        while items.failed is None and not self._is_held and (key := items.take()) is not None:
+            yield from self._begin_item(frame, node, Work(work.node, key, work.iteration), at)
+        if items.failed is not None:
+            yield from self._cancel_items(frame, name, "ItemFailed", at)
+            yield make.failed(work, make.item_error(items.failed), at, goes_on=False)
+        elif items.complete:
+            yield self._succeeded(work, items.output(), at)
+
+    def _begin_item(self, frame: Frame, node: Node, work: Work, at: datetime) -> Iterator[Entry]:
+        try:
+            entry = self._first(frame, node, work, at)
+        except ExpressionError as error:
+            yield make.failed(work, make.expression_error(error), at, goes_on=node.continue_on_error)
+            return
+        if entry is not None:
+            yield entry
+
+    def _decide(self, frame: Frame, end: str, at: datetime) -> Iterator[Entry]:
+        """Go back to where a ``repeat`` begins, or let those go on who wait for its end."""
+        node = frame.graph.nodes[end]
+        if frame.states[end] is State.SUCCEEDED and rules.goes_back(frame, node):
+            yield Entry(kind=Kind.REPEATED, node=frame.prefix + end, iteration=frame.iteration(end) + 1, at=at)
+        else:
+            frame.settle(end)
 
     def _ended_try(self, work: Work, outcome: Outcome, at: datetime) -> Entry:
         if outcome.error is None:
             return self._succeeded(work, outcome.output, at)
-        error, retry = outcome.error, self.graph.nodes[work.node].retry
-        if not retry.grants(work.try_number, error.reason, retryable=error.retryable):
-            return self._failed(self.graph.nodes[work.node], error, at, work=work)
-        asked = min(error.retry_after_seconds or 0.0, retry.max_backoff_seconds)
-        return Entry(
-            kind=Kind.TRY_FAILED,
-            node=work.node,
-            item=work.item,
-            try_number=work.try_number,
+        error, node = outcome.error, self.node(work)
+        if not node.retry.grants(work.try_number, error.reason, retryable=error.retryable):
+            return make.failed(work, error, at, goes_on=node.continue_on_error)
+        asked = min(error.retry_after_seconds or 0.0, node.retry.max_backoff_seconds)
+        pause = timedelta(seconds=max(node.retry.delay(work.try_number), asked))
+        return make.try_failed(work, error, at, retry_at=at + pause)
+
+    def _succeeded(self, work: Work, output: Any, at: datetime, **used: Any) -> Entry:
+        frame, name = self._place(work.node)
+        node = frame.graph.node(name)
+        error = make.output_error(output) or rules.repeat_error(frame, node, work, output)
+        if error is not None:
+            return make.failed(work, error, at, goes_on=node.continue_on_error)
+        if not used:
+            used = {"digest": self._digests.of(frame, node, work.item)}
+            if node.cache is not None and (node.for_each is None or work.item is not None):
+                used["cache_seconds"] = node.cache.ttl_seconds
+        return make.finished(work, State.SUCCEEDED, at, output=output, **used)
+
+    def _complete(self, frame: Frame, at: datetime) -> Iterator[Entry]:
+        """End a workflow whose nodes have all run."""
+        output, error = rules.result(frame)
+        if frame.work is not None:
+            yield self._ended_try(frame.work, Outcome(output, error), at)
+            return
+        end = Entry(
+            kind=Kind.RUN_FINISHED,
+            at=at,
+            state=State.SUCCEEDED if error is None else State.FAILED,
+            reason=State.SUCCEEDED.value if error is None else error.reason,
             error=error,
-            at=at,
-            retry_at=at + timedelta(seconds=max(retry.delay(work.try_number), asked)),
         )
-
-    def _succeeded(self, work: Work, output: Any, at: datetime) -> Entry:
-        size = output_size(output)
-        if size > MAX_OUTPUT:
-            return self._failed(self.graph.nodes[work.node], _too_large(size), at, work=work)
-        return Entry(
-            kind=Kind.NODE_FINISHED if work.item is None else Kind.ITEM_FINISHED,
-            node=work.node,
-            item=work.item,
-            try_number=work.try_number,
-            at=at,
-            state=State.SUCCEEDED,
-            output=output,
-        )
-
-    def _failed(self, node: Node, error: ErrorInfo, at: datetime, *, work: Work | None = None) -> Entry:
-        ended = work or Work(node.name)
-        return Entry(
-            kind=Kind.NODE_FINISHED if ended.item is None else Kind.ITEM_FINISHED,
-            node=ended.node,
-            item=ended.item,
-            try_number=ended.try_number,
-            at=at,
-            state=State.FAILED,
-            error=error,
-            reason=error.reason,
-            output={"reason": error.reason, "message": error.message} if node.continue_on_error else None,
-        )
-
-    def end(self, reason: str, at: datetime) -> list[Entry]:
-        """End the run for `STOPPED` or `TIMEOUT`; return what to append."""
-        if self._ending is None:
-            self._ending = _ending(reason)
-        return self.advance(at)
-
-    def _close(self, ending: _Ending, at: datetime) -> Iterator[Entry]:
-        downstream = self._downstream_of_failures()
-        for name in self.graph.nodes:
-            if name in self.states:
-                continue
-            yield from self._cancel_items(name, ending.nodes, at)
-            if name in self.started:
-                yield Entry(kind=Kind.NODE_FINISHED, node=name, at=at, state=State.CANCELLED, reason=ending.nodes)
-            else:
-                yield _skipped(name, "UpstreamFailed" if name in downstream else ending.nodes, at)
-        yield Entry(kind=Kind.RUN_FINISHED, at=at, state=ending.state, reason=ending.reason, error=ending.error)
-
-    def _downstream_of_failures(self) -> set[str]:
-        nodes = self.graph.nodes
-        failed = [n for n, state in self.states.items() if state is State.FAILED and not nodes[n].continue_on_error]
-        reached: set[str] = set()
-        while failed:
-            new = set(self.graph.dependents[failed.pop()]) - reached
-            reached |= new
-            failed.extend(new)
-        return reached
-
-    def _finish(self, at: datetime) -> Entry:
-        """End a run whose nodes have all run."""
-        try:
-            output = self._output()
-        except ExpressionError as error:
-            failure = _expression_error(error, "output: ")
+        if any(rules.wants(path, end) for path in self.graph.handlers):
+            yield end.model_copy(update={"kind": Kind.RUN_ENDING})
         else:
-            size = output_size(output)
-            if size <= MAX_OUTPUT:
-                reason = State.SUCCEEDED.value
-                return Entry(kind=Kind.RUN_FINISHED, at=at, state=State.SUCCEEDED, reason=reason, output=output)
-            failure = _too_large(size)
-        return Entry(kind=Kind.RUN_FINISHED, at=at, state=State.FAILED, reason=failure.reason, error=failure)
+            yield end.model_copy(update={"output": output})
 
-    def _output(self) -> Any:
-        if self.graph.output is None:
-            return {name: self.outputs[name] for name in self.graph.leaves}
-        return render(self.graph.output, self._variables)
+    def _fail(self, frame: Frame, failure: Entry, at: datetime) -> Iterator[Entry]:
+        """End a workflow because one of its nodes failed."""
+        reason, error = make.node_failed(failure, failure.node.removeprefix(frame.prefix))
+        if frame.work is None:
+            yield Entry(kind=Kind.RUN_ENDING, at=at, state=State.FAILED, reason=reason, error=error)
+            return
+        yield from self._close(frame, "WorkflowFailed", at)
+        yield self._ended_try(frame.work, Outcome(error=error), at)
 
-    def scope(self, name: str, item: str | None = None) -> Scope:
-        """Return the values that a node, or one of its items, sees."""
-        if name not in self._scopes:
-            self._scopes[name] = Scope(self._variables)
-        if item is None:
-            return self._scopes[name]
-        items = self._items_of(name)
-        items.load(self._scopes[name])
-        return self._scopes[name].bind(**items.variables(item))
+    def _wind_up(self, at: datetime) -> Iterator[Entry]:
+        """End the run: first its nodes, then its handlers, then itself."""
+        ending = self.ending
+        if ending is None:
+            yield make.ending(self._asked, at)
+            return
+        self._stirred.pop(self._root, None)
+        yield from self._close(self._root, make.taken_along(ending.reason), at)
+        for path in self.graph.handlers:
+            if not rules.wants(path, ending) or path in self._handled:
+                continue
+            if path not in self._root.started:
+                yield make.started(Work(path), at)
+            return
+        yield self._last(ending, at)
 
-    def progress(self) -> Progress:
-        """Return the summary for people."""
-        current = [name for name in self.graph.nodes if name in self.started and name not in self.states]
-        return Progress(done=len(self.states), total=len(self.graph.nodes), current=tuple(current[:MAX_CURRENT]))
+    def _last(self, ending: Entry, at: datetime) -> Entry:
+        """Return the entry that ends a run whose handlers have run."""
+        end = ending.model_copy(update={"kind": Kind.RUN_FINISHED, "at": at})
+        if ending.state is not State.SUCCEEDED:
+            return end
+        finally_ = self._handled.get(FINALLY)
+        if finally_ is not None and finally_.state is State.FAILED:
+            error = make.node_failed(finally_, FINALLY)[1]
+            return end.model_copy(update={"state": State.FAILED, "reason": "FinallyFailed", "error": error})
+        return end.model_copy(update={"output": rules.result(self._root)[0]})
 
-    def _items_of(self, name: str) -> Items:
-        if name not in self._items:
-            self._items[name] = Items(self.graph.nodes[name])
-        return self._items[name]
+    def _close(self, frame: Frame, reason: str, at: datetime) -> Iterator[Entry]:
+        """End every node of a workflow that is not finished, and what is inside it."""
+        downstream = rules.downstream_of_failures(frame)
+        for name in frame.graph.nodes:
+            if name in frame.states:
+                continue
+            work = Work(frame.prefix + name, None, frame.iteration(name))
+            yield from self._cancel_items(frame, name, reason, at)
+            yield from self._close_inside(self._tries.current.get(work.key, work), reason, at)
+            if name in frame.started:
+                yield make.finished(work, State.CANCELLED, at, reason=reason)
+            else:
+                why = "UpstreamFailed" if name in downstream else reason
+                yield make.finished(work, State.SKIPPED, at, reason=why)
+
+    def _close_inside(self, work: Work, reason: str, at: datetime) -> Iterator[Entry]:
+        inner = self._frames.get(work.prefix)
+        if inner is not None:
+            yield from self._close(inner, reason, at)
+
+    def _cancel_items(self, frame: Frame, name: str, reason: str, at: datetime) -> Iterator[Entry]:
+        if name not in frame.items:
+            return
+        for key in sorted(frame.items[name].started):
+            work = self._tries.current[frame.prefix + name, key]
+            yield from self._close_inside(work, reason, at)
+            yield make.finished(work, State.CANCELLED, at, reason=reason)
 
 
 def step(
@@ -333,33 +490,4 @@ def step(
     schedule = Schedule(graph, inputs=inputs, run=run)
     for entry in journal:
         schedule.apply(entry)
-    return schedule.advance(at), list(schedule.open.values())
-
-
-def output_size(output: Any) -> int:
-    """Return how many bytes *output* takes as JSON."""
-    text = json.dumps(output, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return len(text.encode(errors="surrogatepass"))
-
-
-def _skipped(name: str, reason: str, at: datetime) -> Entry:
-    return Entry(kind=Kind.NODE_FINISHED, node=name, at=at, state=State.SKIPPED, reason=reason)
-
-
-def _ending(reason: str) -> _Ending:
-    state, message = _ENDINGS[reason]
-    return _Ending(state, reason, ErrorInfo(reason=reason, message=message, retryable=False), reason)
-
-
-def _expression_error(error: ExpressionError, prefix: str = "") -> ErrorInfo:
-    return ErrorInfo(reason="ExpressionError", message=f"{prefix}{error}", retryable=False)
-
-
-def _item_error(entry: Entry) -> ErrorInfo:
-    error = entry.error or ErrorInfo(reason="ItemFailed", message="it failed")
-    return error.model_copy(update={"message": f"item {entry.item}: {error.message}"})
-
-
-def _too_large(size: int) -> ErrorInfo:
-    text = f"the output takes {size} bytes, at most {MAX_OUTPUT} are kept: return less, or a part of it"
-    return ErrorInfo(reason="OutputTooLarge", message=text, retryable=False)
+    return schedule.advance(at), list(schedule.open)

@@ -1,0 +1,163 @@
+"""Results that are used again: reruns and the cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fairlead_agent.graph import Outcome, Schedule, Work, parse_graph
+from fairlead_agent.protocol import CacheAnswer, Kind
+
+
+def chain(kit: Any, **keys: Any) -> list[dict[str, Any]]:
+    """Return ``a -> b -> c``, each given what the one before gave, and ``side``."""
+    return [
+        kit.tool("a", arguments={"x": "{{ inputs.x }}"}),
+        kit.tool("b", "a", arguments={"a": "{{ outputs.a }}"}, **keys),
+        kit.tool("c", "b", arguments={"b": "{{ outputs.b }}"}),
+        kit.tool("side"),
+    ]
+
+
+def run(kit: Any, nodes: list[dict[str, Any]], **keys: Any) -> Any:
+    spec = {"inputs": [{"name": "x"}, {"name": "y"}], "nodes": nodes}
+    return kit.play(spec, **{"inputs": {"x": "1", "y": "1"}, **keys}).finish()
+
+
+def names(play: Any) -> list[str]:
+    return sorted({work.node for work in play.ran})
+
+
+def test_a_rerun_of_a_good_run_runs_nothing_and_says_so(kit: Any) -> None:
+    again = run(kit, chain(kit)).again()
+    assert again.ran == []
+    assert again.of(Kind.NODE_STARTED) == []
+    assert {(entry.reused, entry.reason) for entry in again.of(Kind.NODE_FINISHED)} == {("before", "Reused")}
+    assert again.end.output == {"c": "c", "side": "side"}
+
+
+@pytest.mark.parametrize(
+    ("from_", "ran"), [("Failed", []), ("Start", ["a", "b", "c", "side"]), ("b", ["b", "c"]), ("side", ["side"])]
+)
+def test_a_rerun_runs_what_is_forced_and_what_depends_on_it(kit: Any, from_: str, ran: list[str]) -> None:
+    assert names(run(kit, chain(kit)).again(from_)) == ran
+
+
+def test_a_rerun_runs_what_failed_and_what_is_given_something_else(kit: Any) -> None:
+    failing = run(kit, chain(kit), oracle=lambda w, _: kit.failure() if w.node == "b" else Outcome(w.node))
+    assert names(failing.again(oracle=kit.name_of)) == ["b", "c"]
+    good = run(kit, chain(kit))
+    assert names(good.again(inputs={"x": "1", "y": "2"})) == []
+    assert names(good.again(inputs={"x": "2", "y": "1"})) == ["a"]
+    changed = good.again(inputs={"x": "2", "y": "1"}, oracle=lambda work, _: Outcome(work.node + "!"))
+    assert names(changed) == ["a", "b", "c"]
+
+
+def test_a_rerun_of_another_revision_runs_only_what_was_changed(kit: Any) -> None:
+    good = run(kit, chain(kit))
+    assert names(good.again(spec=good.spec | {"nodes": chain(kit, timeoutSeconds=9, retry={"limit": 1})})) == []
+    nodes = chain(kit)
+    nodes[3]["tool"] = {"name": "other", "arguments": {}}
+    assert names(good.again(spec=good.spec | {"nodes": nodes})) == ["side"]
+    assert names(good.again(definitions={"tool:t": "changed"})) == ["a", "b", "c", "side"]
+
+
+def test_items_are_reused_one_by_one(kit: Any) -> None:
+    nodes = [kit.tool("each", forEach="inputs.x.split(',')", arguments={"item": "{{ item }}"})]
+    good = run(kit, nodes, inputs={"x": "p,q,r", "y": ""})
+    again = good.again(inputs={"x": "p,X,r,s", "y": ""})
+    assert [work.item for work in again.ran] == ["1", "3"]
+    assert [(entry.item, entry.reused) for entry in again.of(Kind.ITEM_FINISHED)][:2] == [
+        ("0", "before"),
+        ("2", "before"),
+    ]
+    assert again.end.output == {"each": ["each=0", "each=1", "each=2", "each=3"]}
+    assert [entry.kind for entry in good.again().journal] == [Kind.NODE_FINISHED, Kind.RUN_FINISHED]
+
+
+def test_rounds_are_reused_as_long_as_they_are_the_same(kit: Any) -> None:
+    nodes = [
+        kit.tool("draft", arguments={"mend": "{{ outputs.review }}"}),
+        kit.tool(
+            "review",
+            "draft",
+            arguments={"d": "{{ outputs.draft }}"},
+            repeat={"from": "draft", "until": "iteration == 3"},
+        ),
+    ]
+    good = run(kit, nodes, oracle=lambda work, _: Outcome([work.node, work.iteration]))
+    assert names(good.again()) == []
+    assert [entry.iteration for entry in good.again().of(Kind.NODE_FINISHED, "review")] == [1, 2, 3]
+
+
+def test_what_is_inside_a_failed_workflow_is_reused(kit: Any) -> None:
+    inner = {"nodes": [kit.tool("p"), kit.tool("q", "p"), kit.tool("r", "q")]}
+    nodes = [{"name": "a", "workflow": {"name": "w"}}, {"name": "z", "needs": ["a"], "workflow": {"name": "w"}}]
+    failing = run(
+        kit, nodes, workflows={"w": inner}, oracle=lambda w, _: kit.failure() if w.node == "z/q" else Outcome(w.node)
+    )
+    again = failing.again(oracle=kit.name_of)
+    assert names(again) == ["z/q", "z/r"]
+    assert again.node("a").reused == "before"
+    assert names(again.again("z")) == ["z/p", "z/q", "z/r"]
+    other = {"nodes": [kit.tool("p"), kit.tool("q", "p"), kit.tool("r", "q", arguments={"new": 1})]}
+    assert names(run(kit, nodes, workflows={"w": inner}).again(workflows={"w": other})) == ["a/r", "z/r"]
+
+
+def test_people_decide_again_and_waits_do_not_last_again(kit: Any) -> None:
+    nodes = [{"name": "ask", "approval": {"message": "?"}}, {"name": "pause", "wait": {"seconds": 60}}]
+    good = run(kit, nodes)
+    assert good.node("ask").digest == ""
+    again = good.again()
+    assert (names(again), again.took) == (["ask"], 1.0)
+
+
+def test_a_node_with_cache_is_looked_up_and_kept(kit: Any) -> None:
+    nodes = [kit.tool("a", arguments={"x": "{{ inputs.x }}"}, cache={"ttlSeconds": 60}), kit.tool("b", "a")]
+    first = run(kit, nodes)
+    (entry,) = first.of(Kind.NODE_FINISHED, "a")
+    assert (entry.cache_seconds, first.node("b").cache_seconds, first.node("b").digest != "") == (60, None, True)
+    second = run(kit, nodes, cached={entry.digest: "kept"})
+    (hit,) = second.of(Kind.NODE_FINISHED, "a")
+    assert (hit.output, hit.reason, hit.reused, hit.cache_seconds) == ("kept", "Cached", "earlier", None)
+    assert second.of(Kind.NODE_STARTED, "a") == []
+    assert run(kit, nodes, cached={entry.digest: "kept"}, inputs={"x": "2", "y": ""}).node("a").output == "a"
+
+
+def test_a_cache_key_stands_for_what_is_given(kit: Any) -> None:
+    cache = {"key": "string(item)"}
+    nodes = [kit.tool("a", forEach="[1, 2]", arguments={"x": "{{ inputs.x }}"}, cache=cache)]
+    first = run(kit, nodes)
+    one, two = (entry.digest for entry in first.of(Kind.ITEM_FINISHED))
+    assert one != two
+    second = run(kit, nodes, inputs={"x": "other", "y": ""}, cached={two: "kept"})
+    assert second.end.output == {"a": ["a=0", "kept"]}
+    failing = run(kit, [kit.tool("a", cache={"key": "inputs.x.y"})])
+    assert (failing.node("a").reason, failing.ran) == ("ExpressionError", [])
+
+
+def test_a_suspended_run_does_not_start_what_the_cache_lacks(kit: Any) -> None:
+    schedule = Schedule(
+        parse_graph({"nodes": [kit.tool("a", cache={}), kit.tool("b", cache={}, forEach="[1]")]}), inputs={}, run={}
+    )
+    schedule.advance(kit.epoch)
+    asked = schedule.changes().begin
+    assert [work.node for work in asked if work.lookup] == ["a", "b"]
+    schedule.suspended = True
+    assert [schedule.looked_up(work, CacheAnswer(), kit.epoch) for work in asked] == [[], []]
+    assert schedule.advance(kit.epoch) == []
+    assert schedule.idle().reason == "Suspended"
+    schedule.suspended = False
+    schedule.advance(kit.epoch)
+    assert [(work.node, work.lookup) for work in schedule.changes().begin] == [(w.node, w.lookup) for w in asked]
+
+
+def test_a_lookup_that_nobody_waits_for_any_more_is_given_up(kit: Any) -> None:
+    schedule = Schedule(parse_graph({"nodes": [kit.tool("a", cache={}), kit.tool("b")]}), inputs={}, run={})
+    schedule.advance(kit.epoch)
+    (looking, _) = schedule.changes().begin
+    schedule.outcome(Work("b"), kit.failure(), kit.epoch)
+    schedule.advance(kit.epoch)
+    assert schedule.changes().end == ((looking, None),)
+    assert schedule.looked_up(looking, CacheAnswer(found=True), kit.epoch) == []
