@@ -39,17 +39,26 @@ class StrictSerializer(JsonPlusSerializer):
             data = super().dumps_typed(obj)
         except Exception as error:
             raise failure("TurnFailed", f"the state of the graph cannot be kept: {error}") from error
+        self.loads_typed(data)
+        return data
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        """Return what *data* holds.
+
+        Raises:
+            NodeFailure: it names a type that is not listed; nothing was made of it.
+        """
         refused: list[SerdeEvent] = []
         forget = register_serde_event_listener(refused.append)
         try:
-            self.loads_typed(data)
+            value = super().loads_typed(data)
         finally:
             forget()
         if refused:
             name = f"{refused[0]['module']}.{refused[0]['name']}"
             text = f"the state of the graph holds a {name}, which is not kept: use plain data and messages in it"
             raise failure("TurnFailed", text)
-        return data
+        return value
 
 
 class JournalSaver(InMemorySaver):

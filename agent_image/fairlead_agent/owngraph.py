@@ -13,7 +13,7 @@ from typing import Any, Final
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import StateGraph
-from langgraph.pregel import Pregel
+from langgraph.graph.state import CompiledStateGraph
 
 from fairlead_agent.answers import parse_answer
 from fairlead_agent.checkpointer import JournalSaver
@@ -26,7 +26,7 @@ from fairlead_agent.runtime import Runtime
 
 MAX_STEPS: Final = 200
 _THREAD: Final = "turn"
-Graph = Pregel[Any, Any, Any, Any]
+Graph = CompiledStateGraph[Any, Any, Any, Any]
 
 
 async def play(
@@ -62,14 +62,14 @@ def load(name: str, saver: JournalSaver) -> Graph:
         raise failure("TurnFailed", f"the graph {name} cannot be loaded: {type(error).__name__}: {error}") from error
     if isinstance(found, StateGraph):
         return found.compile(checkpointer=saver)
-    if isinstance(found, Pregel):
+    if isinstance(found, CompiledStateGraph):
         return found.copy({"checkpointer": saver})
     raise failure("TurnFailed", f"{name} is a {type(found).__name__}: it has to be a StateGraph or a compiled graph")
 
 
 def _given(graph: Graph, turn: TurnInfo) -> dict[str, Any]:
     """Return what the graph starts with: those of our values that its state has."""
-    there = graph.get_input_jsonschema().get("properties", {})
+    there = graph.builder.schemas[graph.builder.input_schema]
     told = [{"role": "system", "content": turn.instructions}] if turn.instructions else []
     values = {
         "messages": [*told, {"role": "user", "content": turn.prompt}],

@@ -134,6 +134,7 @@ class World:
     """What the agent must never do, and did."""
     refuse: Callable[[Sequence[Entry]], str] = lambda _entries: ""
     executions: dict[str, Execution | TurnExecution] = field(default_factory=dict)
+    _buried: asyncio.Event = field(default_factory=asyncio.Event)
     _stirred: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -161,7 +162,8 @@ class World:
         if self.boundaries - 1 == self.kill_at:
             self.death.set()
         if self.death.is_set():
-            await asyncio.Future()
+            await self._buried.wait()
+            raise Killed
 
     def must(self, condition: object, text: str) -> None:
         """Hold the agent to its promises: `live` fails with what it broke."""
@@ -205,7 +207,7 @@ class World:
 
     async def live(self) -> None:
         """Run one process until the run has ended, or to its death."""
-        self.death, self._stirred = asyncio.Event(), asyncio.Event()
+        self.death, self._buried, self._stirred = asyncio.Event(), asyncio.Event(), asyncio.Event()
         running: dict[str, asyncio.Task[Any]] = {}
         watch = [asyncio.ensure_future(self.death.wait())]
         try:
@@ -223,6 +225,7 @@ class World:
                     await self._look(task_id, running.pop(task_id))
         finally:
             self.executions.clear()
+            self._buried.set()
             await _end(*running.values(), *watch)
             if self.broken:
                 raise Broken("; ".join(self.broken))

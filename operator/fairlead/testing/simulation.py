@@ -6,10 +6,13 @@ import asyncio
 import selectors
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 from fairlead.testing.agentworld import EPOCH, Killed, ToolError, World
 from fairlead_agent.protocol import Kind
+
+_LONGEST: Final = 10.0
+"""Seconds that a thread may take."""
 
 
 class _Jumping(selectors.DefaultSelector):
@@ -18,14 +21,16 @@ class _Jumping(selectors.DefaultSelector):
     def __init__(self) -> None:
         super().__init__()
         self.time = 0.0
+        self.threads = 0
+        """How many are at work: time stands still until they have answered."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
+        if not ready and (timeout is None or (self.threads and timeout > 0)):
+            ready = super().select(_LONGEST)  # a thread is about to answer
         if not ready and timeout is None:
-            ready = super().select(5)  # a thread may be about to answer
-            if not ready:
-                message = "everyone waits for ever"
-                raise RuntimeError(message)
+            message = "everyone waits for ever"
+            raise RuntimeError(message)
         if not ready:
             self.time += timeout or 0.0
         return ready
@@ -37,6 +42,18 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._jumping = _Jumping()
         super().__init__(self._jumping)
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
+        """Run *func* in a thread; no time passes meanwhile."""
+        future = super().run_in_executor(executor, func, *args)
+        self._jumping.threads += 1
+        future.add_done_callback(self._answered)
+        return future
+
+    def _answered(self, _future: asyncio.Future[Any]) -> None:
+        self._jumping.threads -= 1
 
     def time(self) -> float:
         """Return the simulated time, in seconds."""
