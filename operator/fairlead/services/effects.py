@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ _END_STATES: Final = {
     State.CANCELLED: RunState.CANCELLED,
 }
 SPAN_STATUS: Final = {State.SUCCEEDED: "ok", State.FAILED: "error"}
+_SPAN_STATUS_OF: Final = {state.value: status for state, status in SPAN_STATUS.items()}
 _Key = tuple[str, str | None, int]
 
 
@@ -63,7 +64,7 @@ class _Fold:
         self._started_at = view.started_at
         self._open = dict(view.open)
         self._records: dict[_Key, NodeRecord] = {}
-        self._spans: dict[str, Span] = {}
+        self._root: Span | None = None
         self._end: RunEnd | None = None
         self._cached: dict[str, CacheEntry] = {}
         self._reused = 0
@@ -71,15 +72,15 @@ class _Fold:
     def add(self, entry: Entry) -> None:
         if self._length == 0:
             self._started_at = min(self._started_at or entry.at, entry.at)
-            self._root(finished_at=None, status="unset", extra={})
+            self._root = self._build_root(self._started_at)
         self._length += 1
         match entry.kind:
             case Kind.NODE_STARTED | Kind.ITEM_STARTED:
-                self._put(entry, "Running", at=entry.at)
+                self._put(entry, "Running")
             case Kind.TRY_FAILED:
-                self._put(entry, "Retrying", at=entry.at)
+                self._put(entry, "Retrying")
             case Kind.WAITING:
-                self._put(entry, WAITING, at=entry.at)
+                self._put(entry, WAITING)
             case Kind.NODE_FINISHED | Kind.ITEM_FINISHED:
                 self._finish(entry)
             case Kind.RUN_FINISHED:
@@ -90,10 +91,11 @@ class _Fold:
                 pass  # what follows from them is said by later entries
 
     def result(self, progress: Progress | None) -> tuple[View, Effects]:
-        view = replace(self._view, length=self._length, started_at=self._started_at, open=self._open)
+        view = View(self._view.run_uid, self._view.run_name, self._length, self._started_at, self._open)
+        spans = [span for key, record in self._records.items() if (span := _span(key, record)) is not None]
         return view, Effects(
             nodes=tuple(self._records.values()),
-            spans=tuple(self._spans.values()),
+            spans=(*(() if self._root is None else (self._root,)), *spans),
             done=None if progress is None else progress.done,
             total=None if progress is None else progress.total,
             current=None if progress is None else tuple(progress.current[:10]),
@@ -102,28 +104,27 @@ class _Fold:
             reused=self._reused,
         )
 
-    def _put(self, entry: Entry, state: str, *, at: datetime) -> None:
+    def _put(self, entry: Entry, state: str) -> None:
         """Note that something began, or goes on in another way. A later attempt starts again what was not finished."""
         key = (entry.node, entry.item, entry.iteration)
         known = self._open.get(key)
-        began = at if known is None or known.started_at is None else known.started_at
-        record = self._record(entry, state=state, started_at=began)
-        self._open[key] = self._records[key] = record
-        self._span(key, record, "unset")
+        began = entry.at if known is None or known.started_at is None else known.started_at
+        self._open[key] = self._records[key] = self._record(entry, state=state, started_at=began)
 
     def _finish(self, entry: Entry) -> None:
         key = (entry.node, entry.item, entry.iteration)
         known = self._open.pop(key, None)
         state = _needed_state(entry)
-        record = self._record(entry, state=state.value, started_at=None if known is None else known.started_at)
-        self._records[key] = replace(record, output=entry.output, finished_at=entry.at, reused=entry.reused)
-        self._span(key, self._records[key], SPAN_STATUS.get(state, "unset"))
+        began = None if known is None else known.started_at
+        self._records[key] = self._record(entry, state=state.value, started_at=began, finished_at=entry.at)
         self._reused += entry.reason == REUSED and entry.kind is Kind.NODE_FINISHED
         if entry.cache_seconds and entry.digest and state is State.SUCCEEDED and not entry.reused:
             until = self._at + timedelta(seconds=entry.cache_seconds)
             self._cached[entry.digest] = CacheEntry(entry.digest, entry.output, self._view.run_uid, self._at, until)
 
-    def _record(self, entry: Entry, *, state: str, started_at: datetime | None) -> NodeRecord:
+    def _record(
+        self, entry: Entry, *, state: str, started_at: datetime | None, finished_at: datetime | None = None
+    ) -> NodeRecord:
         reason, message = _why(entry)
         return NodeRecord(
             run_uid=self._view.run_uid,
@@ -133,44 +134,33 @@ class _Fold:
             state=state,
             reason=reason,
             message=message,
+            output=None if finished_at is None else entry.output,
             tries=entry.try_number,
             attempt=self._attempt,
             started_at=started_at,
+            finished_at=finished_at,
+            reused=entry.reused,
         )
 
-    def _span(self, key: _Key, record: NodeRecord, status: str) -> None:
-        node, item, iteration = key
+    def _build_root(
+        self,
+        started_at: datetime,
+        *,
+        finished_at: datetime | None = None,
+        status: str = "unset",
+        extra: Mapping[str, Any] | None = None,
+    ) -> Span:
         uid = self._view.run_uid
-        began = record.started_at or record.finished_at
-        if began is None:
-            return
-        own = node_span_id(uid, node, item, iteration)
-        self._spans[own] = Span(
-            run_uid=uid,
-            span_id=own,
-            parent_id=_around(uid, node) if item is None else node_span_id(uid, node, None, iteration),
-            name=bounded(node if item is None else f"{node}[{item[:64]}]", 256),
-            kind="node" if item is None else "item",
-            started_at=began,
-            finished_at=record.finished_at,
-            status=status,
-            attributes=_node_attributes(record, item, iteration),
-        )
-
-    def _root(self, *, finished_at: datetime | None, status: str, extra: Mapping[str, Any]) -> None:
-        uid = self._view.run_uid
-        if self._started_at is None:
-            return
-        self._spans[span_id(uid)] = Span(
+        return Span(
             run_uid=uid,
             span_id=span_id(uid),
             parent_id="",
             name=self._view.run_name,
             kind="run",
-            started_at=self._started_at,
+            started_at=started_at,
             finished_at=finished_at,
             status=status,
-            attributes={**attributes(fairlead__attempt=self._attempt), **extra},
+            attributes={**attributes(fairlead__attempt=self._attempt), **(extra or {})},
         )
 
     def _end_run(self, entry: Entry) -> None:
@@ -180,7 +170,28 @@ class _Fold:
         reason, message = _why(entry)
         self._end = RunEnd(state, reason or state.value, message, entry.output, entry.at)
         extra = {} if state is RunState.SUCCEEDED else failure(self._end.reason, message)
-        self._root(finished_at=entry.at, status=SPAN_STATUS.get(_needed_state(entry), "unset"), extra=extra)
+        status = SPAN_STATUS.get(_needed_state(entry), "unset")
+        began = self._started_at or entry.at
+        self._root = self._build_root(began, finished_at=entry.at, status=status, extra=extra)
+
+
+def _span(key: _Key, record: NodeRecord) -> Span | None:
+    node, item, iteration = key
+    uid = record.run_uid
+    began = record.started_at or record.finished_at
+    if began is None:
+        return None
+    return Span(
+        run_uid=uid,
+        span_id=node_span_id(uid, node, item, iteration),
+        parent_id=_around(uid, node) if item is None else node_span_id(uid, node, None, iteration),
+        name=bounded(node if item is None else f"{node}[{item[:64]}]", 256),
+        kind="node" if item is None else "item",
+        started_at=began,
+        finished_at=record.finished_at,
+        status=_SPAN_STATUS_OF.get(record.state, "unset"),
+        attributes=_node_attributes(record, item, iteration),
+    )
 
 
 def _around(uid: str, path: str) -> str:

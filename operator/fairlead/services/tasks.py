@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
@@ -39,6 +39,8 @@ class TaskContext:
     requested_at: datetime | None = None
     """When the turn was asked for."""
     deadline: datetime | None = None
+    _nodes: dict[str, Mapping[str, Any] | None] = field(default_factory=dict, repr=False, compare=False)
+    """What `node` found."""
 
     @property
     def agent(self) -> str:
@@ -51,7 +53,11 @@ class TaskContext:
 
     def node(self, path: str) -> Mapping[str, Any] | None:
         """Return the frozen node, or handler, whose path this is to the letter: for what a pod says."""
-        return self.definition(path) if _PATH.fullmatch(path) else None
+        if path not in self._nodes:
+            if len(self._nodes) >= _KEPT:
+                self._nodes.clear()
+            self._nodes[path] = self.definition(path) if _PATH.fullmatch(path) else None
+        return self._nodes[path]
 
     def default_model(self, path: str) -> str:
         """Return the Model that the node at *path* asks unless it names another."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 
 
 def trace_id(run_uid: str) -> str:
@@ -12,10 +13,11 @@ def trace_id(run_uid: str) -> str:
 
 def span_id(run_uid: str, *parts: str | int) -> str:
     """Return the id of a part of a run: of its root without *parts*, of a node, an item or a call with them."""
-    text = "\x00".join((run_uid, *(str(part) for part in parts)))
+    text = "\x00".join((run_uid, *map(str, parts)))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+@lru_cache(maxsize=4096)
 def node_span_id(run_uid: str, node: str, item: str | None, iteration: int) -> str:
     """Return the id of a node's span, or of one of its items'."""
     return span_id(run_uid, "node", node, iteration, *(() if item is None else ("item", item)))
