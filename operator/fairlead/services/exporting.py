@@ -84,6 +84,17 @@ class Exporting:
         return 0 if len(ready) == _BATCH else LOOK_SECONDS
 
     async def _export(self, sender: Sender, run: Run) -> None:
+        try:
+            await self._send(sender, run)
+        except RetryableError:
+            raise
+        except TerminalError as error:
+            _log.warning("trace_refused", uid=run.uid, namespace=run.namespace, name=run.name, error=str(error))
+        except Exception:  # noqa: BLE001 - a trace that cannot be built must not hold up the others
+            _log.exception("trace_lost", uid=run.uid, namespace=run.namespace, name=run.name)
+        await self._storage.mark_exported(run.uid)
+
+    async def _send(self, sender: Sender, run: Run) -> None:
         spans = exported_names(await load_trace(self._storage, run))
         resource = {
             "service.name": self._service,
@@ -91,15 +102,11 @@ class Exporting:
             "k8s.namespace.name": run.namespace,
         }
         end = run.finished_at or self._clock.now()
-        try:
-            for request in build_requests(trace_id(run.uid), spans, resource=resource, end=end):
-                left = await sender.send(request)
-                if left:
-                    _log.warning("trace_partly_refused", uid=run.uid, namespace=run.namespace, name=run.name, left=left)
-                await asyncio.sleep(0)  # a large trace must not hold up what people wait for
-        except TerminalError as error:
-            _log.warning("trace_refused", uid=run.uid, namespace=run.namespace, name=run.name, error=str(error))
-        await self._storage.mark_exported(run.uid)
+        for request in build_requests(trace_id(run.uid), spans, resource=resource, end=end):
+            left = await sender.send(request)
+            if left:
+                _log.warning("trace_partly_refused", uid=run.uid, namespace=run.namespace, name=run.name, left=left)
+            await asyncio.sleep(0)  # a large trace must not hold up what people wait for
 
     def _pause(self, error: RetryableError) -> float:
         """Return how long to wait after a failure: longer each time, and as long as the collector asks for."""

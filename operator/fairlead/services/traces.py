@@ -13,14 +13,16 @@ from typing import Any, Final
 
 from fairlead.core.profile import causes_of, definition_path
 from fairlead.services.outcomes import dollars
-from fairlead.storage.base import CallRecord, NodeRecord, Run, Span, Storage
+from fairlead.storage.base import CallRecord, NodeRecord, Run, RunState, Span, Storage
 from fairlead.tracing.attributes import (
     attributes,
     content,
+    failure,
     input_messages,
     output_messages,
     provider_name,
 )
+from fairlead.tracing.ids import span_id
 
 _DEPTH: Final = {"run": 0, "node": 1, "item": 2, "turn": 3, "call": 4}
 _SAMPLING: Final = {
@@ -38,13 +40,29 @@ _Key = tuple[str, str, int]
 
 async def load_trace(storage: Storage, run: Run) -> list[Span]:
     """Return a run's spans by their starts, what is outside before what is inside."""
-    spans = await storage.spans_of_run(run.uid)
+    spans = _with_root(await storage.spans_of_run(run.uid), run)
     nodes = {(one.node, one.item, one.iteration): one for one in await storage.nodes_of_run(run.uid)}
     calls = {one.intent.key: one for one in await storage.calls_of_run(run.uid)}
     revision = await storage.get_revision(run.revision)
     document = revision.document if revision is not None else {}
     joined = _Join(run, nodes, calls, document)
     return sorted((joined.span(one) for one in spans), key=lambda one: (one.started_at, _DEPTH.get(one.kind, 9)))
+
+
+def _with_root(spans: Sequence[Span], run: Run) -> list[Span]:
+    """Return the spans with that of the run as it ended, also where no pod has begun or ended it."""
+    known = next((span for span in spans if span.kind == "run"), None)
+    root = known or Span(run.uid, span_id(run.uid), "", run.name, "run", run.started_at or run.created_at)
+    if run.state.final and root.finished_at is None:
+        failed = run.state is RunState.FAILED
+        why = failure(run.reason, run.message) if run.state is not RunState.SUCCEEDED else {}
+        root = replace(
+            root,
+            finished_at=run.finished_at,
+            status="error" if failed else "ok" if run.state is RunState.SUCCEEDED else "unset",
+            attributes={**root.attributes, **why},
+        )
+    return [root, *(span for span in spans if span is not known)]
 
 
 class _Join:

@@ -5,10 +5,9 @@ Source: OpenTelemetry's semantic conventions for generative AI; content is in at
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
-
-import orjson
 
 from fairlead.logs import REDACTED, names_secret, redact
 
@@ -59,9 +58,15 @@ def failure(reason: str, message: str) -> Mapping[str, Any]:
 
 def content(value: Any, limit: int = MAX_CONTENT) -> str:
     """Return an input or output as text: redacted, and cut where it is over *limit* characters."""
-    if isinstance(value, str):
-        return bounded(value, limit)
-    return bounded(orjson.dumps(without_secrets(value), default=str).decode(), limit)
+    return bounded(to_text(value if isinstance(value, str) else without_secrets(value)), limit)
+
+
+def to_text(value: Any) -> str:
+    """Return a text as it is and anything else as JSON, whatever is in it; what is no Unicode is replaced."""
+    plain = (
+        value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str, separators=(",", ":"))
+    )
+    return plain.encode(errors="replace").decode()
 
 
 def without_secrets(value: Any, depth: int = 0) -> Any:
@@ -126,7 +131,7 @@ def _fitted(messages: list[dict[str, Any]]) -> str:
     """Return JSON of at most `MAX_CONTENT` characters: long texts are cut first, then the oldest messages go."""
     kept, limit = [without_secrets(one) for one in messages], MAX_CONTENT
     while kept:
-        text = orjson.dumps([_cut(one, limit) for one in kept], default=str).decode()
+        text = to_text([_cut(one, limit) for one in kept])
         if len(text) <= MAX_CONTENT:
             return text
         if limit > _LEAST_PART:

@@ -14,7 +14,6 @@ from itertools import islice
 from typing import Any, Final, Protocol
 
 import httpx
-import orjson
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
@@ -28,6 +27,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as ProtoSpan
 from fairlead import __version__
 from fairlead.clock import Clock
 from fairlead.errors import RetryableError, TerminalError
+from fairlead.tracing.attributes import to_text
 
 SCOPE: Final = "fairlead"
 SPANS_PER_REQUEST: Final = 200
@@ -116,11 +116,11 @@ def _value(value: Any) -> AnyValue:
         case float():
             return AnyValue(double_value=value)
         case str():
-            return AnyValue(string_value=value.encode(errors="replace").decode())
+            return AnyValue(string_value=to_text(value))
         case list() | tuple():
             return AnyValue(array_value=ArrayValue(values=[_value(one) for one in value]))
         case _:
-            return AnyValue(string_value=orjson.dumps(value, default=str).decode())
+            return AnyValue(string_value=to_text(value))
 
 
 class Collector:
