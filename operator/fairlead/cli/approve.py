@@ -149,7 +149,7 @@ def _decide(target: Target, run: str, node: str, *, approved: bool, how: Mapping
                 else:
                     verdict = {"key": approval["key"], "approved": approved, "comment": how["comment"]}
                     await gateway.decide(record["namespace"], record["uid"], verdict)
-                _say(approval, approved=approved)
+                _say(approval, approved=approved, verified=not how["unverified"])
         return exits.OK
 
     return run_session(target, work)
@@ -159,10 +159,11 @@ def _open(approval: Mapping[str, Any]) -> bool:
     return bool(approval["state"] == "Pending")
 
 
-def _say(approval: Mapping[str, Any], *, approved: bool) -> None:
+def _say(approval: Mapping[str, Any], *, approved: bool, verified: bool) -> None:
     from fairlead.cli.printing import hint, say
 
-    say(f"{approval['runName']} {place(approval)} {_VERBS[approved][1]}")
+    said = _VERBS[approved][1] + ("" if verified else " by annotation, not verified")
+    say(f"{approval['runName']} {place(approval)} {said}")
     hint(f"  {approval.get('message') or ''}".rstrip())
     if tool := approval.get("tool"):
         import json

@@ -31,11 +31,21 @@ class Target:
 
 
 class Command(click.Command):
-    """A command whose help ends with examples."""
+    """A command whose help keeps apart what it does and where, and ends with examples."""
 
     def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.examples = examples
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the command's own options, and below them those that say which cluster is meant."""
+        options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
+        found = [(option.name, record) for option in options if (record := option.get_help_record(ctx))]
+        for title, where in (("Options", False), ("Which cluster", True)):
+            rows = [record for name, record in found if (name in _TARGET_NAMES) is where]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples as they stand, under the name that the program was called by."""

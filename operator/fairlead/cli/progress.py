@@ -15,6 +15,7 @@ _ENDED: Final = ("Succeeded", "Failed", "Skipped", "Cancelled")
 _BY_WEIGHT: Final = ("Running", "Waiting", "Failed", "Cancelled", "Succeeded", "Skipped")
 """What many records of one node are together: the first of these that one of them is."""
 _TEXT: Final = 60
+_WAITS: Final = {"Turn": "for its agent", "Time": "for its time", "Approval": "for a person"}
 _DEEPEST: Final = 8
 _TIMES: Final = re.compile(r"#[^/]*")
 _PLACES: Final = re.compile(r"\[[^\]]*\]|#[^/]*")
@@ -165,7 +166,9 @@ def node_detail(record: Record, *, now: datetime | None = None) -> str:
     if (record.get("tries") or 1) > 1:
         parts.append(f"{record['tries']} tries")
     parts += [*_spent(record), *(["reused"] if record.get("reused") else [])]
-    if record["state"] not in ("Succeeded", "Running"):
+    if record["state"] == "Waiting":
+        parts.append(_WAITS.get(record.get("reason") or "", ""))
+    elif record["state"] not in ("Succeeded", "Running"):
         why = ": ".join(part for part in (record.get("reason"), record.get("message")) if part)
         parts.append(shorten(why, _TEXT))
     return visible("  ".join(part for part in parts if part))

@@ -92,6 +92,15 @@ class Laptop:
         items: list[dict[str, Any]] = self.ask(f"{run}/{part}")["items"]
         return items
 
+    def find(self, run: str) -> dict[str, Any] | None:
+        """Return the gateway's record of a run; None before it is accepted."""
+        try:
+            return self.ask(run)
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code == httpx.codes.NOT_FOUND:
+                return None
+            raise
+
     def ask(self, path: str) -> dict[str, Any]:
         """Return what the gateway answers below ``runs/``; for the name of a run, its record with its nodes."""
         gateway = json.loads(self.home.gateway_file.read_text())

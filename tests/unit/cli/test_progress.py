@@ -110,6 +110,11 @@ def test_node_lines_say_what_a_person_is_asked() -> None:
     ]
 
 
+def test_node_lines_say_what_a_node_waits_for() -> None:
+    waiting = [record("a", "Waiting", reason="Turn"), record("b", "Waiting", reason="Time")]
+    assert [line.text() for line in node_lines({}, waiting)] == ["a  for its agent", "b  for its time"]
+
+
 def test_node_lines_show_cost_and_what_was_reused() -> None:
     paid = record("a", "Succeeded", cost={"total": "0.0041"})
     unknown = record("b", "Succeeded", cost={"total": None})
