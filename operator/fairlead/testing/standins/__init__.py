@@ -46,6 +46,11 @@ class Seen:
     headers: dict[str, str]
     body: dict[str, Any]
 
+    @property
+    def model(self) -> str:
+        """The model that is asked."""
+        return str(self.body.get("model") or self.path.rpartition("/")[2].partition(":")[0])
+
 
 @dataclass
 class StandIn:
@@ -55,13 +60,13 @@ class StandIn:
     text: str = "hello from the provider"
     answers: deque[Answer] = field(default_factory=deque)
     """Given out first, one a request; then *text*."""
-    respond: Callable[[Seen], Answer] | None = None
+    respond: Callable[[Seen], Answer | Failure] | None = None
     """Makes the answer to each request, once *answers* are used up."""
     failures: deque[Failure | Fault] = field(default_factory=deque)
     """Come before all answers, one a request."""
     seen: list[Seen] = field(default_factory=list)
-    told: list[Answer] = field(default_factory=list)
-    """The answers that were given in full."""
+    told: list[tuple[str, Answer]] = field(default_factory=list)
+    """The answers that were given in full, each after the name of the model."""
 
     @property
     def asked(self) -> list[Seen]:
@@ -78,13 +83,14 @@ class StandIn:
         """Return what a Model's `baseURL` has to be, for a LiteLLM model."""
         return self.url + {"openai": "/v1", "gemini": "/v1beta"}.get(model.partition("/")[0], "")
 
-    def answer(self, seen: Seen) -> Answer:
+    def answer(self, seen: Seen) -> Answer | Failure:
         """Return the next answer, and remember it."""
         if self.answers:
-            answer = self.answers.popleft()
+            answer: Answer | Failure = self.answers.popleft()
         else:
             answer = Answer(self.text) if self.respond is None else self.respond(seen)
-        self.told.append(answer)
+        if isinstance(answer, Answer):
+            self.told.append((seen.model, answer))
         return answer
 
 
@@ -130,18 +136,15 @@ def _app(standin: StandIn, connections: Connections) -> Starlette:
         if isinstance(fault, Failure):
             return await fail(fault)
         if fault is not None:
-            return broken(fault, request, connections, model=_model(seen))
-        return _reply(seen, standin.answer(seen))
+            return broken(fault, request, connections, model=seen.model)
+        answer = standin.answer(seen)
+        return _reply(seen, answer) if isinstance(answer, Answer) else await fail(answer)
 
     return Starlette(routes=[Route("/{path:path}", answer, methods=["GET", "POST"])])
-
-
-def _model(seen: Seen) -> str:
-    return str(seen.body.get("model", ""))
 
 
 def _reply(seen: Seen, answer: Answer) -> Response:
     wire = wire_of(seen.path)
     if not wants_stream(seen.path, seen.body):
-        return JSONResponse(wire.whole(answer, _model(seen)))
-    return StreamingResponse(wire.stream(answer, _model(seen)), media_type=wire.media_type)
+        return JSONResponse(wire.whole(answer, seen.model))
+    return StreamingResponse(wire.stream(answer, seen.model), media_type=wire.media_type)
