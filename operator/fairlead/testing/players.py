@@ -77,9 +77,17 @@ class Players:
         process = self.processes.get(uid)
         if process is not None and process.poll() is None:
             return
-        if process is not None and pod["spec"].get("restartPolicy") == "Never":
+        if process is not None and pod["spec"].get("restartPolicy") != "Always" and process.returncode == 0:
+            self._succeed(pod)
             return
         self.processes[uid] = self._begin(uid, pod)
+
+    def _succeed(self, pod: Mapping[str, Any]) -> None:
+        """Say that a pod has done what it was for."""
+        if pod.get("status", {}).get("phase") != "Succeeded":
+            change = json.dumps({"status": {"phase": "Succeeded"}})
+            name = pod["metadata"]["name"]
+            self.kubectl.run("patch", "pod", name, "--subresource=status", "--type=merge", "-p", change, check=False)
 
     def _begin(self, uid: str, pod: Mapping[str, Any]) -> subprocess.Popen[bytes]:
         root = self.folder / uid
