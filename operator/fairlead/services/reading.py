@@ -125,9 +125,9 @@ class Reading:
         }
 
     async def journal(self, run: Run) -> list[Mapping[str, Any]]:
-        """Return the journals of a run's tasks, one after the other."""
+        """Return the journals of a run's tasks, its own and those of agents' turns, one after the other."""
         tasks = await self._storage.tasks_of_run(run.uid)
-        return [entry for task in tasks for entry in await self._storage.journal(task.id)]
+        return [{**entry, "task": task.id} for task in tasks for entry in await self._storage.journal(task.id)]
 
     async def calls(self, run: Run) -> list[dict[str, Any]]:
         """Return a run's calls."""
