@@ -57,7 +57,7 @@ MAX_RESULT: Final = 4 << 20
 
 
 class Scope:
-    """Values for expressions. Each value is handed to the CEL library once, however many expressions use it.
+    """Values for expressions. Each expression is given only what it uses: the library copies all that it is given.
 
     Args:
         variables: by name; ``outputs`` maps a node to its output.
@@ -67,7 +67,7 @@ class Scope:
     def __init__(self, variables: Mapping[str, Any], *, cpu_seconds: float = MAX_CPU_SECONDS) -> None:
         self._shared = variables
         self._local: dict[str, Any] = {}
-        self._state = _State(library().Context(), cpu_seconds)
+        self._state = _State(cpu_seconds)
 
     def bind(self, **local: Any) -> Scope:
         """Return a scope with *local* variables in addition; the others stay shared."""
@@ -83,30 +83,36 @@ class Scope:
             ExpressionError: it failed; the text names the expression and the types of its values.
         """
         try:
-            self._load(expression)
+            context = self._loaded(expression)
             self._state.deadline = time.thread_time() + self._state.cpu_seconds
-            return _bounded(to_json(expression.program.execute(self._state.context)))
+            return _bounded(to_json(expression.program.execute(context)))
         except BaseException as error:
             if not library_failed(error):
                 raise
             raise ExpressionError(self._failure(expression, error)) from None
 
-    def _load(self, expression: Expression) -> None:
-        state = self._state
-        for name in (expression.functions & IMPLEMENTED.keys()) - state.functions:
-            state.context.add_function(name, IMPLEMENTED[name])
-            state.functions.add(name)
-        for name in expression.variables & self._local.keys():
-            state.context.add_variable(name, self._local[name])
-            state.loaded.discard(name)
-        for name in expression.variables - self._local.keys() - {"outputs"} - state.loaded:
-            if name in self._shared:
-                state.context.add_variable(name, self._shared[name])
-                state.loaded.add(name)
-        if expression.outputs - state.outputs.keys():
-            outputs = self._shared.get("outputs", {})
-            state.outputs |= {name: outputs[name] for name in expression.outputs if name in outputs}
-            state.context.add_variable("outputs", state.outputs)
+    def _loaded(self, expression: Expression) -> cel.Context:
+        """Return what the library knows when it evaluates *expression*."""
+        local = expression.variables.intersection(self._local)
+        uses = (expression.variables, expression.outputs, expression.inputs, expression.functions)
+        key = (*uses, local, expression.all_inputs)
+        context = self._state.contexts.get(key)
+        if context is None:
+            context = self._state.contexts[key] = self._state.build_context(expression.functions)
+            for name in (expression.variables - local) & self._shared.keys():
+                context.add_variable(name, self._part(name, expression))
+        for name in local:
+            context.add_variable(name, self._local[name])
+        return context
+
+    def _part(self, name: str, expression: Expression) -> Any:
+        """Return what *expression* uses of a variable."""
+        value = self._shared[name]
+        if name == "outputs":
+            return {node: value[node] for node in expression.outputs if node in value}
+        if name == "inputs" and not expression.all_inputs:
+            return {field: value[field] for field in expression.inputs if field in value}
+        return value
 
     def _failure(self, expression: Expression, error: BaseException) -> str:
         types = [f"outputs.{name} is {kind(self._shared.get('outputs', {}).get(name))}" for name in expression.outputs]
@@ -121,17 +127,21 @@ class Scope:
 
 
 class _State:
-    """What the scopes of one node share: the library's context, and what is in it already."""
+    """What the scopes of one node share: the library's contexts, by what is in them."""
 
-    def __init__(self, context: cel.Context, cpu_seconds: float) -> None:
-        self.context = context
+    def __init__(self, cpu_seconds: float) -> None:
+        self.contexts: dict[tuple[frozenset[str] | bool, ...], cel.Context] = {}
         self.cpu_seconds = cpu_seconds
-        self.loaded: set[str] = set()
-        self.outputs: dict[str, Any] = {}
-        self.functions: set[str] = set()
         self.deadline = 0.0
+
+    def build_context(self, functions: frozenset[str]) -> cel.Context:
+        """Return a context that knows *functions*, and no values yet."""
+        context: cel.Context = library().Context()
         context.add_function(TICK, self._tick)
         context.add_function(ORDERED, _ordered)
+        for name in functions & IMPLEMENTED.keys():
+            context.add_function(name, IMPLEMENTED[name])
+        return context
 
     def _tick(self, element: Any) -> bool:
         if time.thread_time() > self.deadline:

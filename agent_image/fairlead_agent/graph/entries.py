@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from typing import Any, Final
 
 from fairlead_agent.expressions import ExpressionError
 from fairlead_agent.graph.frame import Work
+from fairlead_agent.graph.tokens import output_size
 from fairlead_agent.protocol import Entry, ErrorInfo, Kind, State
 
 MAX_OUTPUT: Final = 1 << 20
@@ -105,9 +105,3 @@ def output_error(output: Any) -> ErrorInfo | None:
         return None
     text = f"the output takes {size} bytes, at most {MAX_OUTPUT} are kept: return less, or a part of it"
     return ErrorInfo(reason="OutputTooLarge", message=text, retryable=False)
-
-
-def output_size(output: Any) -> int:
-    """Return how many bytes *output* takes as JSON."""
-    text = json.dumps(output, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return len(text.encode(errors="surrogatepass"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from fairlead_agent.expressions import Scope
 from fairlead_agent.graph.items import Items
@@ -22,9 +22,8 @@ class Lookup:
     max_age_seconds: int
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """A try of a node, or of one of its items."""
+class Work(NamedTuple):
+    """A try of a node, or of one of its items. A tuple, for it is looked up all the time."""
 
     node: str
     """The path, as in the journal."""

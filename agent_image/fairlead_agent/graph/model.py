@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -70,6 +70,27 @@ class Cache:
 
 
 @dataclass(frozen=True, slots=True)
+class Uses:
+    """What some expressions refer to, each in order."""
+
+    outputs: tuple[str, ...] = ()
+    inputs: tuple[str, ...] | None = ()
+    """None: all of them."""
+    variables: tuple[str, ...] = ()
+    """The others."""
+
+    @classmethod
+    def of(cls, expressions: Iterable[Expression]) -> Uses:
+        """Return what *expressions* refer to."""
+        found = tuple(expressions)
+        inputs = frozenset[str]().union(*(one.inputs for one in found))
+        outputs = frozenset[str]().union(*(one.outputs for one in found))
+        variables = frozenset[str]().union(*(one.variables for one in found)) - {"inputs", "outputs"}
+        all_inputs = any(one.all_inputs for one in found)
+        return cls(tuple(sorted(outputs)), None if all_inputs else tuple(sorted(inputs)), tuple(sorted(variables)))
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """One node, or a handler (`fairlead_agent.graph.paths.HANDLERS`)."""
 
@@ -86,8 +107,14 @@ class Node:
     timeout_seconds: float | None = None
     continue_on_error: bool = False
     cache: Cache | None = None
-    expressions: tuple[Expression, ...] = ()
-    """What the action is given: those in its texts."""
+    until: Expression | None = None
+    """Of a ``wait``."""
+    uses: Uses = Uses()
+    """What the action is given."""
+    uses_in_all: Uses = Uses()
+    """With what ``forEach`` uses, too."""
+    token: str = ""
+    """The digest of what it does."""
 
 
 @dataclass(frozen=True, slots=True)

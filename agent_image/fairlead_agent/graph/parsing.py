@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from functools import lru_cache
 from graphlib import TopologicalSorter
-from typing import Any
+from typing import Any, Final
 
 from fairlead_agent.compiling import Expression, compile_expression
 from fairlead_agent.expressions import expressions_in
@@ -19,18 +21,32 @@ from fairlead_agent.graph.model import (
     Node,
     Repeat,
     Retry,
+    Uses,
 )
 from fairlead_agent.graph.paths import HANDLERS
 from fairlead_agent.graph.regions import Region, ancestors_of, enclosing, region, released
-from fairlead_agent.problems import GraphError
+from fairlead_agent.graph.tokens import token
+from fairlead_agent.problems import GraphError, Problem
+
+_KEPT: Final = 64
 
 
 def parse_graph(spec: Any) -> Graph:
-    """Return the graph of a ``Workflow.spec``.
+    """Return the graph of a ``Workflow.spec``. Those that were asked for last are kept.
 
     Raises:
         GraphError: with everything that `check` finds.
     """
+    try:
+        text = json.dumps(spec)
+    except (TypeError, ValueError, RecursionError):
+        raise GraphError(check(spec) or [Problem("", "the spec is no JSON")]) from None
+    return _parse(text)
+
+
+@lru_cache(maxsize=_KEPT)
+def _parse(text: str) -> Graph:
+    spec = json.loads(text)
     problems = check(spec)
     if problems:
         raise GraphError(problems)
@@ -65,20 +81,24 @@ def _regions(wires: list[Mapping[str, Any]], ancestors: Mapping[str, frozenset[s
 
 def _node(wire: Mapping[str, Any]) -> Node:
     action = _action(wire)
+    given, for_each = _given(action, wire[action]), _expression(wire.get("forEach"))
     return Node(
         name=wire["name"],
         needs=tuple(dict.fromkeys(wire.get("needs") or ())),
         action=action,
         config=wire[action],
         when=_expression(wire.get("when")),
-        for_each=_expression(wire.get("forEach")),
+        for_each=for_each,
         max_parallel=int(wire.get("maxParallel") or DEFAULT_PARALLEL),
         repeat=_repeat(wire.get("repeat")),
         retry=_retry(wire.get("retry")),
         timeout_seconds=wire.get("timeoutSeconds"),
         continue_on_error=wire.get("onError") == "Continue",
         cache=_cache(wire.get("cache")),
-        expressions=_given(action, wire[action]),
+        until=_expression(wire[action].get("until")) if action == "wait" else None,
+        uses=Uses.of(given),
+        uses_in_all=Uses.of((*given, for_each) if for_each else given),
+        token=token({"action": action, "config": wire[action]}),
     )
 
 
@@ -91,7 +111,7 @@ def _handler(path: str, wire: Mapping[str, Any]) -> Node:
         config=wire[action],
         retry=_retry(wire.get("retry")),
         timeout_seconds=wire.get("timeoutSeconds") or HANDLER_TIMEOUT,
-        expressions=_given(action, wire[action]),
+        token=token({"action": action, "config": wire[action]}),
     )
 
 

@@ -90,13 +90,12 @@ def wait_until(node: Node, scope: Scope, at: datetime) -> datetime:
     Raises:
         ExpressionError: ``until`` failed, or gave no time.
     """
-    until = node.expressions[0] if node.expressions else None
-    if until is None:
+    if node.until is None:
         return at + timedelta(seconds=node.config.get("seconds") or 0)
-    value = scope.evaluate(until)
+    value = scope.evaluate(node.until)
     when = _time(value)
     if when is None:
-        raise ExpressionError(f'wait.until "{until.source}" gives {kind(value)}, not a timestamp')
+        raise ExpressionError(f'wait.until "{node.until.source}" gives {kind(value)}, not a timestamp')
     return when
 
 

@@ -217,7 +217,7 @@ class Schedule(RunState):
 
     def _following(self, at: datetime) -> Iterator[Entry]:
         while self.ended is None:
-            due = next(self._tries.due(at), None)
+            due = self._tries.take_due(at)
             if due is not None:
                 yield from self._come(*due, at)
             elif self._own:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, Final
 
 from fairlead_agent.expressions import Scope, render
@@ -220,8 +221,8 @@ class RunState:
 
     def progress(self) -> Progress:
         """Return the summary for people."""
-        current = [path for _, path in zip(range(MAX_CURRENT), self._running, strict=False)]
-        return Progress(done=len(self._root.states), total=len(self.graph.nodes), current=tuple(current))
+        current = tuple(islice(self._running, MAX_CURRENT))
+        return Progress(done=len(self._root.states), total=len(self.graph.nodes), current=current)
 
 
 def _forced(graph: Graph, rerun: Rerun | None) -> frozenset[str] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from heapq import heappop, heappush
@@ -109,16 +108,18 @@ class Tries:
         return work in self._times
 
     def set_time(self, work: Work, when: datetime) -> None:
-        """Have `due` give *work* at a time."""
+        """Have `take_due` give *work* at a time."""
         self._times[work] = when
         heappush(self._heap, (when, next(self._sequence), work))
 
-    def due(self, at: datetime) -> Iterator[tuple[Work, datetime]]:
-        """Take out, one by one, what its time has come for."""
-        while (when := self.wake_at) is not None and when <= at:
-            work = heappop(self._heap)[2]
-            del self._times[work]
-            yield work, when
+    def take_due(self, at: datetime) -> tuple[Work, datetime] | None:
+        """Take out something that its time has come for."""
+        when = self.wake_at
+        if when is None or when > at:
+            return None
+        work = heappop(self._heap)[2]
+        del self._times[work]
+        return work, when
 
     @property
     def wake_at(self) -> datetime | None:

@@ -278,3 +278,24 @@ for thread in threads: thread.join()
 raise SystemExit(len(failed))
 """
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_scope_gives_an_expression_only_what_it_uses_however_that_is_written() -> None:
+    scope = Scope({"inputs": {"a": 1, "b": 2}, "outputs": {}})
+    for source, value in (("inputs.a", 1), ("inputs.a + size(inputs)", 3), ('inputs["a" + ""] + inputs.a', 2)):
+        assert scope.evaluate(compile_expression(source)) == value
+
+
+def test_scope_of_an_item_does_not_hand_over_what_other_expressions_use() -> None:
+    class Counted(dict[str, Any]):
+        reads = 0
+
+        def __getitem__(self, name: str) -> Any:
+            Counted.reads += 1
+            return super().__getitem__(name)
+
+    scope = Scope({"inputs": {}, "outputs": Counted(big=[1, 2, 3])})
+    assert scope.evaluate(compile_expression("outputs.big")) == [1, 2, 3]
+    item = compile_expression("item + outputs.big[0]")
+    assert [scope.bind(item=i).evaluate(item) for i in range(50)] == list(range(1, 51))
+    assert Counted.reads == 2
