@@ -36,6 +36,7 @@ MAX_TIMEOUT: Final = 86_400.0
 """Seconds that the gateway waits for a call at most."""
 APPROVAL_SECONDS: Final = 86_400.0
 """How long a tool call waits for a person."""
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 Request = LlmRequest | ToolRequest
 
 
@@ -149,5 +150,8 @@ class Desk:
 
 def digest(request: Request) -> str:
     """Return the SHA-256 of a request as canonical JSON, in hexadecimal."""
-    text = json.dumps(request.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    if isinstance(request, ToolRequest):
+        plain = {"name": request.name, "arguments": request.arguments}
+    else:
+        plain = request.model_dump(mode="json", by_alias=True)
+    return hashlib.sha256(_CANONICAL.encode(plain).encode()).hexdigest()

@@ -277,6 +277,8 @@ class Execution:
 
     def _listen(self, schedule: Schedule, idle: Idle | None) -> None:
         """Listen for every signal that a try waits for."""
+        if idle is None and not schedule.waits and not self._heard:
+            return
         keys = {wait.key for wait in schedule.waits.values() if wait.key}
         wanted = frozenset(keys | set(idle.keys if idle else ()))
         if wanted == self._heard and (not wanted or (self._listener and not self._listener.done())):

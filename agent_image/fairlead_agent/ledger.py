@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from typing import Final, Literal
 
-from fairlead_agent.graph import output_size
+from fairlead_agent.graph import MAX_OUTPUT, output_size
 from fairlead_agent.port import Port
 from fairlead_agent.protocol import Entry, Kind, LogLine, Progress, State, WaitFor
 
 MAX_BATCH: Final = 2 << 20
 """Bytes of outputs in one append; one entry may be larger."""
 MAX_ENTRIES: Final = 500
+_FEW: Final = MAX_BATCH // MAX_OUTPUT
 _ENDS: Final = (Kind.RUN_FINISHED, Kind.TURN_FINISHED)
 
 
@@ -71,24 +72,30 @@ class Ledger:
                 self._port.log(LogLine(at=entry.at, level=level, node=entry.node or self._node, text=text))
 
 
-def describe(entry: Entry) -> str:  # noqa: PLR0911 - one line for each kind
+def describe(entry: Entry) -> str:
     """Return an entry as a line of the run's log, or nothing."""
-    what = "" if entry.item is None else f"item {entry.item}: "
-    why = f": {entry.error.message}" if entry.error else f" ({entry.reason})" if entry.reason else ""
-    state = (entry.state or State.SUCCEEDED).value.lower()
     match entry.kind:
         case Kind.NODE_STARTED:
             return "started" if entry.iteration == 1 else f"started, iteration {entry.iteration}"
-        case Kind.TRY_FAILED:
-            return f"{what}try {entry.try_number} failed, there will be another{why}"
-        case Kind.WAITING:
-            return f"{what}{_waits(entry)}"
-        case Kind.ITEM_FINISHED if entry.state is State.FAILED:
-            return f"{what}{state}{why}"
-        case Kind.NODE_FINISHED:
-            return f"{state}{why}"
+        case Kind.ITEM_STARTED | Kind.CHECKPOINT:
+            return ""
+        case Kind.ITEM_FINISHED if entry.state is not State.FAILED:
+            return ""
         case Kind.REPEATED:
             return "not good yet, once more"
+        case _:
+            what = "" if entry.item is None else f"item {entry.item}: "
+            return f"{what}{_news(entry)}"
+
+
+def _news(entry: Entry) -> str:
+    why = f": {entry.error.message}" if entry.error else f" ({entry.reason})" if entry.reason else ""
+    state = "" if entry.state is None else entry.state.value.lower()
+    match entry.kind:
+        case Kind.TRY_FAILED:
+            return f"try {entry.try_number} failed, there will be another{why}"
+        case Kind.WAITING:
+            return _waits(entry)
         case Kind.RUN_ENDING:
             return f"run is ending{why}"
         case Kind.RUN_FINISHED:
@@ -96,7 +103,7 @@ def describe(entry: Entry) -> str:  # noqa: PLR0911 - one line for each kind
         case Kind.TURN_FINISHED:
             return f"turn {state}{why}"
         case _:
-            return ""
+            return f"{state}{why}"
 
 
 def _waits(entry: Entry) -> str:
@@ -113,10 +120,13 @@ def _waits(entry: Entry) -> str:
 
 def batches(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
     """Cut *entries* into appends of bounded size."""
+    if 0 < len(entries) <= _FEW:  # no output is larger than `MAX_OUTPUT`
+        yield entries
+        return
     batch: list[Entry] = []
     size = 0
     for entry in entries:
-        bytes_of_output = output_size(entry.output)
+        bytes_of_output = 0 if entry.output is None else output_size(entry.output)
         if batch and (size + bytes_of_output > MAX_BATCH or len(batch) == MAX_ENTRIES):
             yield batch
             batch, size = [], 0

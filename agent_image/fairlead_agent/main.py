@@ -12,7 +12,7 @@ from fairlead_agent import __version__
 from fairlead_agent.agent import Agent
 from fairlead_agent.client import Gateway, tls_context
 from fairlead_agent.logs import write
-from fairlead_agent.settings import HELP, Settings, SettingsError, read_settings
+from fairlead_agent.settings import HELP, Settings, SettingsError, read_settings, settle_langgraph
 
 _USAGE: Final = 2
 
@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         sys.stderr.write(f"error: {error}\n")
         return _USAGE
+    settle_langgraph()
     asyncio.run(serve(settings))
     return 0
 

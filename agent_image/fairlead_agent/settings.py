@@ -23,6 +23,14 @@ Environment:
 _TOKEN_FILE: Final = "/var/run/secrets/fairlead.dev/token"  # noqa: S105 - a path
 
 
+_LANGGRAPH: Final = {
+    "LANGGRAPH_STRICT_MSGPACK": "true",
+    "LANGSMITH_TRACING": "false",
+    "LANGCHAIN_TRACING_V2": "false",
+}
+"""Whatever the pod's environment says: no type is made because stored bytes name it, and nothing is sent to anybody."""
+
+
 class SettingsError(ValueError):
     """The environment is not usable; the text says what to set."""
 
@@ -56,6 +64,11 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         concurrency=int(_number(env, "FAIRLEAD_CONCURRENCY", default=1, low=1, high=1000)),
         drain_seconds=_number(env, "FAIRLEAD_DRAIN_SECONDS", default=20, low=0, high=86_400),
     )
+
+
+def settle_langgraph() -> None:
+    """Tell LangGraph, before anything imports it, what holds in every agent."""
+    os.environ.update(_LANGGRAPH)
 
 
 def _mounted(path: str, mount_point: str) -> Path:

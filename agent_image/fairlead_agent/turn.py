@@ -7,14 +7,12 @@ there and then, and goes on by replay.
 from __future__ import annotations
 
 import asyncio
-import importlib
-import traceback
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from fairlead_agent.conversation import Limits, Talk, answer, opening
+from fairlead_agent.conversation import Limits, Talk, answer, load, opening
 from fairlead_agent.desk import Desk, Place
 from fairlead_agent.failures import AppendRefused, Fenced, NodeFailure, failure
 from fairlead_agent.graph import MAX_OUTPUT, output_size
@@ -60,6 +58,8 @@ class TurnExecution:
         self._quiet = asyncio.Event()
         """Set while the run is suspended and no call is under way."""
         self._stopped = asyncio.Event()
+        remaining = task.remaining_seconds
+        self._deadline = None if remaining is None else now() + timedelta(seconds=remaining)
         self._parking = asyncio.Lock()
         self._parked = Parked(parked=False)
         if task.suspended:
@@ -117,7 +117,8 @@ class TurnExecution:
             elif self._stopped.is_set():
                 working.cancel()
                 await asyncio.gather(working, return_exceptions=True)
-                ended = self._entry(State.CANCELLED, reason="Stopped")
+                error = ErrorInfo(reason="Stopped", message="the turn was stopped", retryable=False)
+                ended = self._entry(State.CANCELLED, reason="Stopped", error=error)
             elif (await self._park(RESUME, "Suspended")).parked:
                 return None
             else:
@@ -136,8 +137,7 @@ class TurnExecution:
 
     async def _outcome(self) -> Entry | None:
         """Do the work; return how the turn ends, or None when it was parked."""
-        remaining = self._task.remaining_seconds
-        limit = asyncio.timeout(None if remaining is None else max(0.0, remaining))
+        limit = asyncio.timeout(self._left())
         try:
             async with limit:
                 output = bounded(await self._act())
@@ -150,6 +150,10 @@ class TurnExecution:
             return self._entry(State.FAILED, reason=info.reason, error=info)
         return self._entry(State.SUCCEEDED, output=output)
 
+    def _left(self) -> float | None:
+        """Return the seconds that are left of the turn's time."""
+        return None if self._deadline is None else max(0.0, (self._deadline - self._now()).total_seconds())
+
     def _error(self, error: Exception, *, expired: bool) -> ErrorInfo:
         if isinstance(error, NodeFailure):
             return error.error
@@ -157,7 +161,7 @@ class TurnExecution:
             return ErrorInfo(reason=error.reason, message=str(error), retryable=False)
         if expired:
             return ErrorInfo(reason="Timeout", message="the turn took longer than it may")
-        text = "".join(traceback.format_exception_only(error)).strip()
+        text = f"{type(error).__name__}: {error}"
         if self._turn.graph:
             return ErrorInfo(reason="TurnFailed", message=f"{self._turn.graph} failed: {text}")
         return ErrorInfo(reason="InternalError", message=text, retryable=False)
@@ -168,7 +172,7 @@ class TurnExecution:
     async def _act(self) -> Any:
         turn, desk = self._turn, self._desk()
         if turn.graph:
-            own = await asyncio.to_thread(importlib.import_module, "fairlead_agent.owngraph")
+            own = await load("fairlead_agent.owngraph")
             saved = [entry.output for entry in self._task.journal if entry.kind is Kind.CHECKPOINT]
             return await own.play(turn, desk, saved=saved, save=self._save)
         talk = Talk(
@@ -188,7 +192,7 @@ class TurnExecution:
             place=Place(turn.node, turn.item, turn.iteration),
             tools=self._task.tools,
             wait=self._signal,
-            timeout_seconds=self._task.remaining_seconds,
+            timeout_seconds=self._left(),
             admitted=self._admitted,
         )
 
@@ -221,8 +225,7 @@ class TurnExecution:
         async with self._parking:
             if not self._parked.parked:
                 await self._port.flush()
-                seconds = self._task.remaining_seconds
-                park = Park(attempt=self._task.attempt, keys=(key,), wake_seconds=seconds, reason=reason)
+                park = Park(attempt=self._task.attempt, keys=(key,), wake_seconds=self._left(), reason=reason)
                 self._parked = await self._port.park(park)
                 for signal in self._parked.signals:
                     self._inbox.put(signal)

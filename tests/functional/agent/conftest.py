@@ -26,19 +26,29 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from fairlead_agent.protocol import (
     Append,
+    AskApproval,
+    AwaitSignals,
     Call,
     CallReply,
+    CancelTurns,
     Claim,
     Entry,
     Heartbeat,
     HeartbeatReply,
     Kind,
     Logs,
+    Park,
+    Parked,
     Register,
     Release,
     RunInfo,
     Session,
+    Signal,
+    Signals,
+    StartTurn,
     Task,
+    TurnAnswer,
+    TurnInfo,
 )
 
 CANARY = "canary-token-5b0f"
@@ -100,16 +110,26 @@ class StandIn:
         self.fenced: set[str] = set()
         self.failures: list[int] = []
         """Statuses to answer the next appends with, after they were committed."""
+        self.signals: dict[str, dict[str, Signal]] = {}
+        self.parked: dict[str, Park] = {}
+        self.approvals: list[AskApproval] = []
+        self.turns: dict[str, tuple[str, str]] = {}
+        """For each turn's task: who waits for it, and under which key."""
+        self.ended_turns: list[str] = []
+        self.agents: dict[str, TurnInfo] = {}
+        self.cancelled: list[CancelTurns] = []
         self.down = False
         self.once = False
         self.heartbeat_seconds = 0.2
         self.handler: Callable[[Call], Any] = lambda call: f"did {call.node}"
 
-    def submit(self, spec: dict[str, Any], *, task: str = "t1", **inputs: Any) -> None:
-        """Queue a run."""
+    def submit(
+        self, spec: dict[str, Any], *, task: str = "t1", fields: dict[str, Any] | None = None, **inputs: Any
+    ) -> None:
+        """Queue a run; *fields* are further ones of its `Task`."""
         run = RunInfo(uid=task, namespace="ns", name=f"run-{task}", workflow="w")
         with self.lock:
-            self.queue.append(Task(id=task, attempt=0, run=run, spec=spec, inputs=inputs))
+            self.queue.append(Task(id=task, attempt=0, run=run, spec=spec, inputs=inputs, **(fields or {})))
 
     def answer(self, path: str, token: str, body: bytes, *, gone: Callable[[], bool]) -> Any:
         """Answer one request; *gone* tells whether the asker has hung up."""
@@ -124,7 +144,7 @@ class StandIn:
                 return self.reply
         if path == "/v1/claim":
             return {"tasks": [task.model_dump(mode="json", by_alias=True) for task in self._claim(token, body, gone)]}
-        _, _, _, task_id, what = path.split("/")
+        _, _, _, task_id, what = path.split("/", 4)
         return self._of_task(task_id, what, body)
 
     def _register(self, token: str, message: Register) -> Session:
@@ -154,7 +174,9 @@ class StandIn:
 
     def _hand_out(self, task: Task) -> Task:
         journal = self.journals.setdefault(task.id, [])
-        claimed = task.model_copy(update={"attempt": task.attempt + 1, "journal": tuple(journal)})
+        known = tuple(self.signals.get(task.id, {}).values())
+        changed = {"attempt": task.attempt + 1, "journal": tuple(journal), "signals": known}
+        claimed = task.model_copy(update=changed)
         self.tasks[task.id] = claimed
         return claimed
 
@@ -163,24 +185,65 @@ class StandIn:
         with self.lock:
             self.queue.append(self.tasks[task_id])
 
+    def signal(self, task_id: str, key: str, value: Any) -> None:
+        """Bring a signal about, and queue who is parked for it."""
+        with self.lock:
+            self.signals.setdefault(task_id, {}).setdefault(key, Signal(key=key, value=value))
+            if task_id in self.parked and key in self.parked.pop(task_id).keys:
+                self.queue.append(self.tasks[task_id])
+
     def _of_task(self, task_id: str, what: str, body: bytes) -> Any:
         attempt = json.loads(body)["attempt"]
         with self.lock:
             if task_id in self.fenced or attempt != self.tasks[task_id].attempt:
                 raise Refusal(409, "Fenced")
-        match what:
-            case "journal":
-                return self._append(task_id, Append.model_validate_json(body))
-            case "calls":
-                return self._call(task_id, Call.model_validate_json(body))
-            case "logs":
-                self.lines += [line.text for line in Logs.model_validate_json(body).lines]
-            case "release":
-                Release.model_validate_json(body)
-                with self.lock:
-                    self.released.append(task_id)
-                    self.queue.append(self.tasks[task_id])
-        return None
+        answer = {
+            "journal": lambda: self._append(task_id, Append.model_validate_json(body)),
+            "calls": lambda: self._call(task_id, Call.model_validate_json(body)),
+            "logs": lambda: self.lines.extend(line.text for line in Logs.model_validate_json(body).lines),
+            "approvals": lambda: self.approvals.append(AskApproval.model_validate_json(body)),
+            "turns": lambda: self._start_turn(task_id, StartTurn.model_validate_json(body)),
+            "turns/cancel": lambda: self.cancelled.append(CancelTurns.model_validate_json(body)),
+            "signals": lambda: self._signals(task_id, AwaitSignals.model_validate_json(body)),
+            "park": lambda: self._park(task_id, Park.model_validate_json(body)),
+            "release": lambda: self._release(task_id, Release.model_validate_json(body)),
+        }
+        return answer[what]()
+
+    def _release(self, task_id: str, _message: Release) -> None:
+        with self.lock:
+            self.released.append(task_id)
+            self.queue.append(self.tasks[task_id])
+
+    def _start_turn(self, task_id: str, asked: StartTurn) -> None:
+        with self.lock:
+            turn_id = f"{task_id}-turn-{len(self.turns)}"
+            if (task_id, asked.key) in self.turns.values():
+                return
+            self.turns[turn_id] = (task_id, asked.key)
+            turn = self.agents[asked.agent].model_copy(update={"prompt": asked.prompt, "node": asked.node})
+            parent = self.tasks[task_id]
+            given = {"tools": parent.tools, "kind": "turn", "turn": turn}
+            self.queue.append(Task(id=turn_id, attempt=0, run=parent.run, spec={}, inputs={}, **given))
+
+    def _signals(self, task_id: str, wanted: AwaitSignals) -> Signals:
+        end = time.monotonic() + min(wanted.wait_seconds, 0.5)
+        while True:
+            with self.lock:
+                found = tuple(one for key, one in self.signals.get(task_id, {}).items() if key in wanted.keys)
+            if found or time.monotonic() > end:
+                return Signals(signals=found)
+            time.sleep(0.01)
+
+    def _park(self, task_id: str, park: Park) -> Parked:
+        with self.lock:
+            found = tuple(one for key, one in self.signals.get(task_id, {}).items() if key in park.keys)
+            if not found:
+                self.parked[task_id] = park
+                self.tasks[task_id] = self.tasks[task_id].model_copy(
+                    update={"attempt": self.tasks[task_id].attempt + 1}
+                )
+        return Parked(parked=not found, signals=found)
 
     def _append(self, task_id: str, message: Append) -> Any:
         with self.lock:
@@ -188,6 +251,10 @@ class StandIn:
             assert message.first <= len(journal), "an append left a gap"
             new = message.entries[len(journal) - message.first :]
             journal += new
+            if new and new[-1].kind is Kind.TURN_FINISHED:
+                self.ended_turns.append(task_id)
+                answer = TurnAnswer(output=new[-1].output, error=new[-1].error)
+                self.signal(*self.turns[task_id], answer.model_dump(mode="json", by_alias=True))
             if self.failures:
                 raise Refusal(self.failures.pop(0), "Unavailable")
             return {"length": len(journal)}
@@ -199,7 +266,8 @@ class StandIn:
             done = self.answers.setdefault(key, threading.Event())
         if first:
             self.sent[key] += 1
-            self.results[key] = CallReply(result=self.handler(call))
+            result = self.handler(call)
+            self.results[key] = result if isinstance(result, CallReply) else CallReply(result=result)
             done.set()
         done.wait(DEADLINE)
         return self.results[key]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from fairlead_agent import __version__
+from fairlead_agent.engine import CAPABILITIES
 from fairlead_agent.protocol import Call, HeartbeatReply, Kind, State
 
 
@@ -36,7 +37,7 @@ def test_agent_registers_runs_and_says_so(gateway: Any, pod: Any, wait: Any) -> 
     assert terminate(process) == 0
     token, message = gateway.registrations[0]
     assert token.endswith("-pod")
-    assert (message.version, message.concurrency, message.capabilities) == (__version__, 2, ("llm", "tool"))
+    assert (message.version, message.concurrency, message.capabilities) == (__version__, 2, CAPABILITIES)
     events = [event["event"] for event in pod.events()]
     assert events[:2] == ["registered", "claimed"]
     assert events[-2:] == ["stopping", "stopped"]

@@ -106,6 +106,20 @@ def test_turn_ends_in_time(simulation: Any) -> None:
     assert world.node("a").error.reason == "Timeout"
 
 
+def test_turn_that_is_stopped_ends_as_cancelled(simulation: Any) -> None:
+    world = simulation.world(SPEC, handler=script(*[READ] * 9), **smith(tools=("read",)))
+
+    async def main() -> None:
+        living = asyncio.create_task(world.live())
+        await asyncio.sleep(2.5)
+        world.executions[turn_of(world).id].stop()
+        await living
+
+    simulation.run(main)
+    assert turn_of(world).journal[-1].state is State.CANCELLED
+    assert world.node("a").error.reason == "Stopped"
+
+
 def test_turn_of_a_suspended_run_sends_nothing_more(simulation: Any) -> None:
     world = simulation.world(SPEC, handler=script(READ, READ, "done"), **smith(tools=("read",)))
 
