@@ -267,7 +267,12 @@ class Calls:
 
     async def _fly(self, flight: _Flight) -> CallReply:
         outcome = await self._perform(flight)
-        await self._commit(flight, outcome)
+        try:
+            await self._commit(flight, outcome)
+        except TerminalError as error:  # it was paid for, and cannot be kept: numbers beyond measure, say
+            reply = CallReply(error=to_error_info(error), usage=outcome.reply.usage, cost=outcome.reply.cost)
+            outcome = replace(outcome, reply=reply)
+            await self._commit(flight, outcome)
         return outcome.reply
 
     async def _commit(self, flight: _Flight, outcome: Outcome) -> None:

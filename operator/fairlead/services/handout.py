@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from fairlead.core import names
+from fairlead.errors import InvalidObject
 from fairlead.services.results import Results
 from fairlead.services.tasks import TaskContext, build_context
 from fairlead.services.turns import build_turn_info
@@ -83,8 +84,14 @@ class Handout:
         return {"spec": {}, "tools": self._tools(context.document, info.tools), "turn": _wire(info)}
 
     def _tools(self, document: Mapping[str, Any], wanted: Iterable[str]) -> dict[str, Any]:
-        found = {name: self._describe(document, name) for name in dict.fromkeys(wanted)}
+        found = {name: self._described(document, name) for name in dict.fromkeys(wanted)}
         return {name: _wire(info) for name, info in found.items() if info is not None}
+
+    def _described(self, document: Mapping[str, Any], name: str) -> ToolInfo | None:
+        try:
+            return self._describe(document, name)
+        except InvalidObject:  # whoever uses it is told; the rest of the run goes on
+            return None
 
     def _definitions(self, revision: Revision) -> dict[str, str]:
         known = self._digests.get(revision.digest)

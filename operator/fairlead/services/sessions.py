@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -184,12 +184,16 @@ class Sessions:
         await self._storage.release(fence, at=self._clock.now())
         _log.info("task_released", task=fence.task_id, attempt=fence.attempt, reason=reason[:64])
 
+    async def take_back(self, session: AgentSession, claimed: Sequence[Claimed]) -> None:
+        """Put tasks back that the pod will not hear of."""
+        for one in claimed:
+            await self._release(Fence(one.task.id, session.id, one.task.attempt))
+
     async def _hand_out(
         self, session: AgentSession, claimed: list[Claimed], *, gone: Callable[[], Awaitable[bool]]
     ) -> list[Claimed]:
         if claimed and await gone():
-            for one in claimed:
-                await self._release(Fence(one.task.id, session.id, one.task.attempt))
+            await self.take_back(session, claimed)
             return []
         for one in claimed:
             fence = Fence(one.task.id, session.id, one.task.attempt)

@@ -83,8 +83,9 @@ class Toolbox:
         async def read(name: str, key: str) -> bytes:
             return await self._config_map(context.namespace, name, key)
 
-        surroundings = ToolContext(read, min(timeout_seconds, self._timeout_seconds))
         spec = _spec(context.document, request.name)
+        longest = self._timeout_seconds if spec is None or spec.http is None else spec.http.timeout_seconds
+        surroundings = ToolContext(read, min(timeout_seconds, longest))
         if spec is None:
             result = await self._registry.use(request.name, request.arguments, surroundings)
         else:

@@ -143,3 +143,13 @@ async def test_cancel_reaches_the_pod_and_the_record(world: World) -> None:
     ended = await world.storage.get_run(run.uid)
     assert ended is not None
     assert (ended.state, ended.reason) == ("Cancelled", "Stopped")
+
+
+async def test_claim_that_cannot_be_answered_takes_the_task_back(world: World) -> None:
+    """The revision of the first run cannot be shown to anybody; the pod is told, and nothing is left claimed."""
+    broken = await world.submit(agents={"engineer": {"tools": 7}})
+    pod = await world.pod("agent-0")
+    answer = await pod.post("/claim", {"limit": 1, "waitSeconds": 0})
+    assert answer.status_code == 500
+    (task,) = await world.storage.tasks_of_run(broken.uid)
+    assert (task.state, task.pod_uid) == ("Queued", "")

@@ -490,3 +490,16 @@ async def test_call_of_a_tool_lost_with_its_gateway(storage: Storage, *, idempot
     assert record is not None
     assert record.answer is not None
     assert ("error" in record.answer.reply) is not idempotent, "what the dead one says later changes nothing"
+
+
+async def test_call_answer_that_cannot_be_kept_is_a_failure_and_not_asked_for_again(storage: Storage) -> None:
+    answer = Outcome(CallReply(result=2**70, usage=Usage(input_tokens=3)), cost=5, priced=True)
+    outside = open_world(answer=answer)
+    fence = await claim(storage)
+    made = calls(storage, outside)
+    first, second = await made.call(fence, ask(fence)), await made.call(fence, ask(fence))
+    assert first.error is not None
+    assert (first.error, first.error.retryable, outside.asked) == (second.error, False, 1)
+    run = await storage.get_run("run-1")
+    assert run is not None
+    assert run.cost == 5, "it was paid for"

@@ -43,7 +43,11 @@ async def claim(
     """Hand out tasks."""
     claimed = await gateway.sessions.claim(session, asked, gone=request.is_disconnected)
     now = gateway.clock.now()
-    return JsonResponse({"tasks": [await gateway.handout.show(one, now) for one in claimed]})
+    try:
+        return JsonResponse({"tasks": [await gateway.handout.show(one, now) for one in claimed]})
+    except Exception:
+        await gateway.sessions.take_back(session, claimed)
+        raise
 
 
 @router.post("/tasks/{task_id}/journal")
