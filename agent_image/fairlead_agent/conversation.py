@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -64,8 +65,7 @@ async def answer(talk: Talk, desk: Desk) -> Any:
         NodeFailure: the model's or a tool's, a limit's, or ``OutputInvalid``.
     """
     if talk.tools:
-        # LangGraph takes a second to import; a thread, so that other tasks go on meanwhile
-        loop = await asyncio.to_thread(importlib.import_module, "fairlead_agent.loop")
+        loop = await load("fairlead_agent.loop")
         return await loop.converse(talk, desk)
     said = await desk.result(0, talk.request(talk.messages))
     if talk.output is None:
@@ -75,3 +75,10 @@ async def answer(talk: Talk, desk: Desk) -> Any:
     except NodeFailure as wrong:
         mended = await desk.result(1, talk.request((*talk.messages, *repair(said, wrong.error.message))))
         return parse_answer(mended, talk.output)
+
+
+async def load(module: str) -> Any:
+    """Return a module that needs LangGraph: its import takes a second, in a thread, so that other tasks go on."""
+    if module in sys.modules:  # or about to be: this waits then
+        return importlib.import_module(module)
+    return await asyncio.to_thread(importlib.import_module, module)
