@@ -55,7 +55,7 @@ def reserve(tx: Transaction, reservation: Reservation, *, run_uid: str) -> int:
     granted = min((_room(reservation, spent, reserved=True) for spent in standing), default=reservation.output_tokens)
     cost, tokens = reservation.worst(granted)
     for line in _each(reservation):
-        _move(tx, line, reserved_cost=cost, reserved_tokens=tokens)
+        _move(tx, _key(line), reserved_cost=cost, reserved_tokens=tokens)
     return granted
 
 
@@ -84,7 +84,7 @@ def settle(tx: Transaction, call: Any, *, cost: int | None, tokens: int) -> None
     for line in _each(call.reservation):
         more = Counter(cost=real_cost, tokens=tokens) if _pays(line, call.model or call.target) else Counter()
         more.subtract({f"{held}cost": worst_cost, f"{held}tokens": worst_tokens})
-        _move(tx, line, **more)
+        _move(tx, _key(line), **more)
     tx.announce("budget", "")
 
 
@@ -99,7 +99,7 @@ def lose(tx: Transaction, call: Any) -> None:
         return
     cost, tokens = call.reservation.worst(call.granted_output_tokens or 0)
     for line in _each(call.reservation):
-        _move(tx, line, cost=cost, tokens=tokens)
+        _move(tx, _key(line), cost=cost, tokens=tokens)
 
 
 def lock_open(tx: Transaction, *, task_id: str = "", run_uid: str = "") -> Sequence[Any]:
@@ -109,12 +109,16 @@ def lock_open(tx: Transaction, *, task_id: str = "", run_uid: str = "") -> Seque
 
 def spend_open(tx: Transaction, open_calls: Sequence[Any]) -> None:
     """Count the reservations of calls as spent: nobody may be left to answer them. An answer sets it right."""
+    more: dict[tuple[str, str], Counter[str]] = {}
     for call in open_calls:
-        cost, tokens = call.reservation.worst(call.granted_output_tokens or 0)
         tx.run(_SET_CHARGED, {"of_task": call.task_id, "of_key": call.key})
+        cost, tokens = call.reservation.worst(call.granted_output_tokens or 0)
+        spending = {"cost": cost, "tokens": tokens, "reserved_cost": -cost, "reserved_tokens": -tokens}
         for line in _each(call.reservation):
-            _move(tx, line, cost=cost, tokens=tokens, reserved_cost=-cost, reserved_tokens=-tokens)
-    if open_calls:
+            more.setdefault(_key(line), Counter()).update(spending)
+    for key in sorted(more):
+        _move(tx, key, **more[key])
+    if more:
         tx.announce("budget", "")
 
 
@@ -144,7 +148,8 @@ def _each(reservation: Reservation) -> Sequence[BudgetLine]:
     return sorted({_key(line): line for line in reservation.lines}.values(), key=_key)
 
 
-def _move(tx: Transaction, line: BudgetLine, **more: int) -> None:
+def _move(tx: Transaction, key: tuple[str, str], **more: int) -> None:
     """Add to the sums of a line."""
+    scope, period = key
     changes = {f"more_{column.name}": more.get(column.name, 0) for column in _SUMS}
-    tx.run(_MOVE, changes | {"of_scope": line.scope, "of_period": line.period})
+    tx.run(_MOVE, changes | {"of_scope": scope, "of_period": period})

@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import bindparam, select, update
 
 from fairlead.storage.base import Begun, CallAnswer, CallIntent, CallRecord, CallState, Fence, Span
-from fairlead.storage.sql import budgets, costs, tasks
+from fairlead.storage.sql import budgets, costs, queue, tasks
 from fairlead.storage.sql.rows import build_call, values
 from fairlead.storage.sql.tables import calls, gateways, spans
 from fairlead.storage.sql.transaction import Transaction
@@ -69,6 +69,7 @@ def begin(tx: Transaction, fence: Fence, intent: CallIntent) -> Begun:
 
 def repeat(tx: Transaction, intent: CallIntent, *, lost: str) -> bool:
     """Take an intent over from a gateway that died, and charge what may have been paid for nothing."""
+    queue.lock(tx, intent.task_id)
     who = {"of_task": intent.task_id, "of_key": intent.key, "lost": lost, "by": intent.gateway}
     call = tx.first(_REPEAT, who)
     if call is None:
@@ -81,6 +82,7 @@ def repeat(tx: Transaction, intent: CallIntent, *, lost: str) -> bool:
 
 def finish(tx: Transaction, task_id: str, key: str, *, answer: CallAnswer, span: Span | None) -> None:
     """Commit an answer and charge it, once."""
+    queue.lock(tx, task_id)
     row = {f"new_{name}": value for name, value in values(answer).items()}
     call = tx.first(_FINISH, row | {"of_task": task_id, "of_key": key})
     if call is None:

@@ -1,11 +1,12 @@
 """Rows of the work queue: locked, queued, parked, ended, and woken by signals.
 
-Whoever locks more than one task of a run locks them by age, and the run after its tasks: two never wait for each other.
+Everything that changes something of a task locks it first, of more than one by age; then come its calls, the run, its
+nodes and, by their keys, what runs share (sums of days, budget lines). So two never wait for each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -22,6 +23,7 @@ ROW = select(*(column for column in tasks.c if column is not tasks.c.request))
 """All of a task but the request of a turn, which may be large."""
 LOCKED = ROW.with_for_update(key_share=True)
 _ONE = LOCKED.where(tasks.c.id == bindparam("id"))
+_THESE = LOCKED.where(tasks.c.id.in_(bindparam("ids", expanding=True))).order_by(tasks.c.seq)
 _OF_RUN = LOCKED.where(tasks.c.run_uid == bindparam("uid")).order_by(tasks.c.seq)
 _PUT = (
     update(tasks)
@@ -81,6 +83,12 @@ def lock(tx: Transaction, task_id: str) -> Any:
     return tx.first(_ONE, {"id": task_id})
 
 
+def lock_all(tx: Transaction, task_ids: Iterable[str]) -> Sequence[Any]:
+    """Return the rows of those tasks that exist, locked."""
+    wanted = sorted(filter(None, task_ids))
+    return tx.all(_THESE, {"ids": wanted}) if wanted else ()
+
+
 def lock_run(tx: Transaction, uid: str) -> Sequence[Any]:
     """Return the rows of a run's tasks, locked."""
     return tx.all(_OF_RUN, {"uid": uid})
@@ -137,20 +145,22 @@ def signals_of(tx: Transaction, task_id: str) -> list[Signal]:
     return [build(Signal, row) for row in tx.all(_SIGNALS, {"id": task_id})]
 
 
-def end_turn(tx: Transaction, row: Any) -> None:
-    """End the task of a turn, which is locked, with what it has open."""
-    open_calls = budgets.lock_open(tx, task_id=row.id)
-    tx.run(_END, {"task": row.id})
-    number = tx.run(_CANCEL_APPROVALS, {"of_task": row.id})
-    if number:
-        tx.run(_FEWER_APPROVALS, {"of_run": row.run_uid, "number": number})
+def end_turns(tx: Transaction, rows: Sequence[Any]) -> None:
+    """End the tasks of turns of one run, which are locked, with what they have open."""
+    open_calls = [call for row in rows for call in budgets.lock_open(tx, task_id=row.id)]
+    unanswered = 0
+    for row in rows:
+        tx.run(_END, {"task": row.id})
+        unanswered += tx.run(_CANCEL_APPROVALS, {"of_task": row.id})
+        tx.announce("run", row.run_uid)
+    if unanswered:
+        tx.run(_FEWER_APPROVALS, {"of_run": rows[0].run_uid, "number": unanswered})
     budgets.spend_open(tx, open_calls)
-    tx.announce("run", row.run_uid)
 
 
 def answer_turn(tx: Transaction, row: Any, answer: Mapping[str, Any], *, at: datetime) -> None:
     """End a turn and give its answer to the task that waits for it."""
     parent = lock(tx, row.parent)
-    end_turn(tx, row)
+    end_turns(tx, [row])
     if parent is not None and parent.state is not TaskState.DONE:
         deliver(tx, parent, row.key, value=answer, at=at)

@@ -89,8 +89,8 @@ _ENTRIES = (
 _ADD_ENTRY = insert(journal)
 _GROW = update(tasks).where(tasks.c.id == bindparam("task")).values(journal_length=bindparam("length"))
 _PROGRESS = update(runs).where(runs.c.uid == bindparam("of_run"))  # sets what it is given
-_BACK_POD = queue.LOCKED.where(tasks.c.pod_uid == bindparam("pod_uid"), tasks.c.state == TaskState.CLAIMED).order_by(
-    tasks.c.seq
+_ON_POD = select(tasks.c.id, tasks.c.parent).where(
+    tasks.c.pod_uid == bindparam("pod_uid"), tasks.c.state == TaskState.CLAIMED
 )
 _CANCELLED = select(runs.c.cancel_reason, runs.c.cancel_message, runs.c.handlers).where(
     runs.c.uid == bindparam("uid"), runs.c.cancel_reason != ""
@@ -219,13 +219,16 @@ def _node_values(node: NodeRecord) -> dict[str, Any]:
 
 def release(tx: Transaction, fence: Fence, *, at: datetime) -> None:
     """Put a task back; the attempt does not count."""
+    _lock_parent(tx, fence.task_id)
     give_back(tx, require(tx, fence), lost=False, at=at)
 
 
 def requeue_pod(tx: Transaction, pod_uid: str, *, at: datetime) -> list[str]:
     """Revoke a pod's sessions and put its tasks back."""
     tx.run(_REVOKE, {"of_pod": pod_uid})
-    rows = tx.all(_BACK_POD, {"pod_uid": pod_uid})
+    found = tx.all(_ON_POD, {"pod_uid": pod_uid})
+    locked = queue.lock_all(tx, {row.id for row in found} | {row.parent for row in found})
+    rows = [row for row in locked if row.pod_uid == pod_uid and row.state is TaskState.CLAIMED]
     for row in rows:
         give_back(tx, row, lost=True, at=at)
     return list(dict.fromkeys(row.run_uid for row in rows))

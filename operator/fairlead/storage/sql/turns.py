@@ -49,6 +49,4 @@ def cancel(tx: Transaction, fence: Fence, *, keys: Sequence[str]) -> None:
     """End turns of the task that the fence holds."""
     parent = tasks.require(tx, fence)
     wanted = frozenset(keys)
-    for row in tx.all(_OPEN, {"of_parent": parent.id}):
-        if row.key in wanted:
-            queue.end_turn(tx, row)
+    queue.end_turns(tx, [row for row in tx.all(_OPEN, {"of_parent": parent.id}) if row.key in wanted])
