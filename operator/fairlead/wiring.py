@@ -267,7 +267,7 @@ def build_runs(  # noqa: PLR0913 - what it composes
     """Return what looks after WorkflowRuns."""
     from fairlead.services import ending, intake, planning, runs, slots
 
-    places = slots.Slots(storage, seen, cluster=cluster)
+    places = slots.Slots(storage, seen, clock, cluster=cluster)
     endings = ending.Endings(storage, clock)
     taking = intake.Intake(
         storage,

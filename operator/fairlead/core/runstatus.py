@@ -157,7 +157,7 @@ def _activity(record: Record, state: str, waits_for: str) -> tuple[Reason, str]:
     if record.cancel_reason:
         return Reason.STOPPING, f"The run is being stopped. {waits_for}".strip()
     if record.parked or (record.suspended and state == "Queued"):
-        return _pause(record)
+        return _pause(record, waits_for)
     if state == "Running":
         return Reason.RUNNING, f"Pod {record.pod} has the run."
     if record.attempt:
@@ -165,14 +165,14 @@ def _activity(record: Record, state: str, waits_for: str) -> tuple[Reason, str]:
     return Reason.QUEUED, waits_for or "The run waits for a pod to take it."
 
 
-def _pause(record: Record) -> tuple[Reason, str]:
+def _pause(record: Record, waits_for: str) -> tuple[Reason, str]:
     """Return why nobody holds an active run."""
     if record.suspended:
         return Reason.SUSPENDED, "The run is suspended: set spec.suspend to false to go on."
     if record.parked == "Approval":
         return Reason.WAITING_FOR_APPROVAL, "The run waits for a person's decision; no pod is held."
     what = {"Turn": "an agent's answer", "Time": "its time to come"}.get(record.parked, "something to come")
-    return Reason.WAITING, f"The run waits for {what}; no pod is held."
+    return Reason.WAITING, f"The run waits for {what}; no pod is held. {waits_for}".strip()
 
 
 def _fields(record: Record, around: Around) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from fairlead.services.objects import Key, Objects
 from fairlead.services.podsettings import PodSettingsSource
 from fairlead.services.slots import Slots
 from fairlead.storage import Storage
-from fairlead.storage.base import ApprovalState, Run, RunState
+from fairlead.storage.base import ApprovalState, Run, RunState, TaskState
 
 _STATUS_SECONDS: Final = 1.0
 """Between two writes of one run's status."""
@@ -142,13 +142,10 @@ class Runs:
             await self._storage.suspend_run(record.uid, suspended=suspended, at=self._clock.now())
         if spec.get("stop"):
             await self._endings.cancel(record, Reason.CANCELLED, _STOPPED)
-        if record.cancel_reason and facts.agent and self._agent(run, facts) is None:
+        if record.cancel_reason and facts.agent and not self._objects.find("Agent", record.namespace, facts.agent):
             await self._endings.end_unless_held(record, _NO_AGENT)
         await self._endings.watch_deadline(record, facts)
         await self._annotations.heed(run, record)
-
-    def _agent(self, run: Obj, facts: Facts) -> Obj | None:
-        return self._objects.find("Agent", meta(run)["namespace"], facts.agent)
 
     async def _look_after_pods(self, run: Obj, record: Run, facts: Facts) -> None:
         if facts.agent:
@@ -167,7 +164,7 @@ class Runs:
     async def _summary(self, run: Obj, record: Run, facts: Facts) -> Plan:
         around = runstatus.Around(
             agent=facts.agent,
-            waits_for="" if record.state.final else self._waits_for(run, facts),
+            waits_for="" if record.state.final else await self._waits_for(run, record, facts),
             asks=await self._asks(record),
             budget=budget_of(spec_of(run), {"budget": facts.workflow_budget}),
         )
@@ -184,18 +181,27 @@ class Runs:
             if one.state is ApprovalState.PENDING
         )
 
-    def _waits_for(self, run: Obj, facts: Facts) -> str:
-        """Return why no pod takes the run, if there is more to say than that all are busy."""
-        if not facts.agent:
-            troubles = (pod_trouble(pod) for pod in self._objects.owned("Pod", meta(run)["uid"]))
-            return next((trouble[1] for trouble in troubles if trouble is not None), "")
-        agent = self._agent(run, facts)
+    async def _waits_for(self, run: Obj, record: Run, facts: Facts) -> str:
+        """Return why no pod takes the run or its turn, if there is more to say than that all are busy."""
+        namespace = meta(run)["namespace"]
+        if record.parked == "Turn":
+            tasks = await self._storage.tasks_of_run(record.uid)
+            names = {str(task.request["agent"]) for task in tasks if task.state is TaskState.QUEUED and task.parent}
+            return next((found for name in sorted(names) if (found := self._shortage(namespace, name))), "")
+        if facts.agent:
+            return self._shortage(namespace, facts.agent)
+        troubles = (pod_trouble(pod) for pod in self._objects.owned("Pod", meta(run)["uid"]))
+        return next((trouble[1] for trouble in troubles if trouble is not None), "")
+
+    def _shortage(self, namespace: str, name: str) -> str:
+        """Return why an Agent has no pod for the run."""
+        agent = self._objects.find("Agent", namespace, name)
         if agent is None:
-            return f'Agent "{facts.agent}" does not exist any more: apply it again, or stop the run.'
+            return f'Agent "{name}" does not exist any more: apply it again, or stop the run.'
         ready = conditions.find(conditions_of(agent), ConditionType.READY) or {}
         if ready.get("status") == "True" and ready.get("reason") != Reason.SCALED_TO_ZERO:
             return ""
-        return f'Agent "{facts.agent}" has no pod that can take it: {ready.get("message", "")}'
+        return f'Agent "{name}" has no pod that can take it: {ready.get("message", "")}'
 
     # -- after the end ------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from collections import defaultdict
 from typing import Any, Final
 
 from fairlead.api.conditions import ConditionType, Reason
+from fairlead.clock import Clock
 from fairlead.core import conditions
 from fairlead.core.actions import Obj, conditions_of, meta, spec_of
 from fairlead.core.concurrency import Active, Admission, Candidate, admit
@@ -20,6 +21,7 @@ from fairlead.storage import Storage
 
 _ACTIVE_LIMIT: Final = 20_000
 """Twice the largest `concurrency.limit`."""
+_READ_SECONDS: Final = 1.0
 Place = tuple[str, str]
 """A namespace and the name of a workflow in it."""
 
@@ -27,13 +29,15 @@ Place = tuple[str, str]
 class Slots:
     """The places of workflows' active runs."""
 
-    def __init__(self, storage: Storage, objects: Objects, *, cluster: str) -> None:
+    def __init__(self, storage: Storage, objects: Objects, clock: Clock, *, cluster: str) -> None:
         self._storage = storage
         self._objects = objects
+        self._clock = clock
         self._cluster = cluster
         self._locks: dict[Place, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._waiting: dict[Place, dict[str, Candidate]] = {}
         self._places: dict[str, Place] = {}
+        self._active: dict[Place, tuple[float, list[Active]]] = {}
 
     def lock(self, place: Place) -> asyncio.Lock:
         """Return what is held from the decision about a run until it is queued: two may not take the last slot."""
@@ -48,7 +52,12 @@ class Slots:
         if policy == "Queue" and sum(one.turn < own.turn for one in others) >= limit:
             decided = Admission("Wait")  # whatever is active
         else:
-            decided = admit(own, limit=limit, policy=policy, active=await self._active(place), waiting=others)
+            active = await self._active_at(place)
+            decided = admit(own, limit=limit, policy=policy, active=active, waiting=others)
+            if decided.verdict == "Start":
+                active.append(Active(rfc3339(self._clock.now()), own.uid))
+            if decided.replace:
+                del self._active[place]
         if decided.verdict == "Wait":
             waiting[own.uid] = own
             self._places[own.uid] = place
@@ -63,16 +72,24 @@ class Slots:
             self._waiting.get(place, {}).pop(uid, None)
 
     def next(self, place: Place) -> list[Key]:
-        """Return who may have a chance when something at *place* has changed."""
+        """Return who may have a chance now that a run at *place* has ended."""
+        self._active.pop(place, None)
         waiting = sorted(self._waiting.get(place, {}).values(), key=lambda one: one.turn)
         return [Key("WorkflowRun", one.uid) for one in waiting[:_WOKEN]]
 
-    async def _active(self, place: Place) -> list[Active]:
+    async def _active_at(self, place: Place) -> list[Active]:
+        """Return what is active. For a second what was read is good enough: it may have ended since, never begun."""
+        now = self._clock.monotonic()
+        read_at, known = self._active.get(place, (float("-inf"), []))
+        if now - read_at < _READ_SECONDS:
+            return known
         namespace, workflow = place
         found = await self._storage.list_runs(
             self._cluster, namespace=namespace, workflow=workflow, active=True, limit=_ACTIVE_LIMIT
         )
-        return [Active(rfc3339(run.created_at), run.uid, bool(run.cancel_reason)) for run in found]
+        active = [Active(rfc3339(run.created_at), run.uid, bool(run.cancel_reason)) for run in found]
+        self._active[place] = now, active
+        return active
 
     def _waiting_at(self, place: Place) -> dict[str, Candidate]:
         """Return who waits; the first time, from what the statuses say."""

@@ -12,7 +12,7 @@ import pytest
 
 from fairlead.core import names
 from fairlead.services.objects import Key
-from fairlead.storage.base import Approval, ApprovalState, RunState, TaskState, Verdict
+from fairlead.storage.base import Approval, ApprovalState, RunState, TaskState, Turn, Verdict
 from fairlead.testing.operatorworld import NODES, OperatorWorld, fence_of, operator_world
 from fairlead.testing.storage import CLUSTER, make_approval
 
@@ -280,3 +280,19 @@ async def test_annotation_answers_only_once_in_a_loop(world: OperatorWorld) -> N
     await world.change(key, annotations={"fairlead.dev/approve": "ship=go on"})
     await world.settle_later(key)
     assert [state for state, *_ in await decided(world, key)] == [ApprovalState.APPROVED, ApprovalState.APPROVED]
+
+
+async def test_run_that_waits_for_an_agent_without_pods_says_so(world: OperatorWorld) -> None:
+    await world.declare()
+    agent = await world.add("Agent", "away", {"model": "m", "scale": {"min": 0}})
+    await world.settle(agent)
+    key = await world.run("r")
+    claimed = await world.claim()
+    turn = Turn("turn-1", "k", names.agent_pool(CLUSTER, "default", "away"), {"agent": "away", "prompt": "x"})
+    await world.storage.start_turn(fence_of(claimed), turn)
+    await park(world, claimed, "k", reason="Turn")
+    await world.settle_later(key)
+    message = world.condition(key, "Succeeded")["message"]
+    assert world.reason(key) == "Waiting"
+    assert "waits for an agent's answer" in message
+    assert 'Agent "away" has no pod that can take it' in message
