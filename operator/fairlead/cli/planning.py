@@ -89,6 +89,8 @@ def _objects(paths: Sequence[str]) -> list[dict[str, Any]]:
     from fairlead.core.validation import load_documents, validate_documents
     from fairlead.errors import InvalidObject
 
+    if not paths:
+        return []
     loaded = [load_documents(source.text, source.name) for source in read_sources(paths, recursive=True)]
     documents = [document for one in loaded for document in one.documents]
     problems = [problem for one in loaded for problem in one.problems] + validate_documents(documents)

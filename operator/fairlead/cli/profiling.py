@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 _BAR: Final = 30
 _STEPS: Final = 40
+_BLINK: Final = 0.001
+"""Seconds; less is not worth a word."""
 _WORDS: Final = {
     "model": "models",
     "tool": "tools",
@@ -100,29 +103,58 @@ def run_lines(shown: Mapping[str, Any]) -> Iterator[str]:
         yield f"the run waited longest for {shown['slowestNode']}"
 
 
+@dataclass(slots=True)
+class _Step:
+    """Neighbours on a critical path that are of one node."""
+
+    node: str
+    iteration: int
+    items: set[str]
+    spent: dict[str, float]
+
+    @property
+    def seconds(self) -> float:
+        return sum(self.spent.values())
+
+    def text(self) -> str:
+        from fairlead.cli.printing import duration
+
+        name = f"{self.node} #{self.iteration}" if self.iteration > 1 else self.node
+        name += f"[{next(iter(self.items))}]" if len(self.items) == 1 else ""
+        name += f" ({len(self.items)} items one after the other)" if len(self.items) > 1 else ""
+        parts = [part for part in sorted(self.spent.items(), key=lambda part: -part[1]) if part[1] >= _BLINK]
+        words = ", ".join(f"{_WORDS[kind]} {duration(seconds)}" for kind, seconds in parts)
+        return f"  {duration(self.seconds):>7}  {name or '(between nodes)'}: {words}"
+
+
 def _path_lines(path: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield the steps of a critical path, neighbours of one node as one."""
+    """Yield the steps of a critical path; the shortest ones together."""
     from fairlead.cli.printing import duration
 
-    steps: list[tuple[str, float, dict[str, float]]] = []
+    steps = _steps(path)
+    least = max(_BLINK, sum(step.seconds for step in steps) / 1000)
+    shown = [step for step in steps if step.seconds >= least][:_STEPS]
+    for step in shown:
+        yield step.text()
+    rest = len(steps) - len(shown)
+    if rest:
+        left = sum(step.seconds for step in steps) - sum(step.seconds for step in shown)
+        yield f"  {duration(left):>7}  in {rest} more steps; all of them with -o json"
+
+
+def _steps(path: Sequence[Mapping[str, Any]]) -> list[_Step]:
+    from fairlead.core.profile import definition_path
+
+    steps: list[_Step] = []
     for one in path:
-        name = one["node"] + (f"[{one['item']}]" if one["item"] else "")
-        name += f" #{one['iteration']}" if one["iteration"] > 1 else ""
-        if not steps or steps[-1][0] != name:
-            steps.append((name, 0.0, {}))
-        _, total, spent = steps[-1]
-        spent[one["spent"]] = spent.get(one["spent"], 0.0) + one["seconds"]
-        steps[-1] = (name, total + one["seconds"], spent)
-    hidden = len(steps) - _STEPS
-    for name, total, spent in steps[:_STEPS]:
-        parts = ", ".join(f"{_WORDS[kind]} {duration(part)}" for kind, part in sorted(spent.items(), key=_longest))
-        yield f"  {duration(total):>7}  {name or '(between nodes)'}: {parts}"
-    if hidden > 0:
-        yield f"           and {hidden} more steps; all of them with -o json"
-
-
-def _longest(part: tuple[str, float]) -> float:
-    return -part[1]
+        node, iteration = definition_path(one["node"]), one["iteration"]
+        last = steps[-1] if steps else None
+        if last is None or (last.node, last.iteration) != (node, iteration):
+            last = _Step(node, iteration, set(), {})
+            steps.append(last)
+        last.items |= {one["item"]} if one["item"] else set()
+        last.spent[one["spent"]] = last.spent.get(one["spent"], 0.0) + one["seconds"]
+    return steps
 
 
 def workflow_lines(shown: Mapping[str, Any]) -> Iterator[str]:

@@ -36,8 +36,10 @@ def usd(picodollars: int | None) -> str:
 
 def rounded(picodollars: int, *, up: bool = False) -> str:
     """Return an amount for people: two digits that matter, and at least cents."""
+    if not picodollars:
+        return "$0"
     amount = Decimal(picodollars) / _PICO
-    places = 2 if not amount else max(2, 1 - amount.adjusted())
+    places = max(2, 1 - amount.adjusted())
     unit = Decimal(1).scaleb(-places)
     shown = amount.quantize(unit, rounding="ROUND_CEILING" if up else "ROUND_FLOOR")
     return f"${shown:f}"
@@ -46,10 +48,8 @@ def rounded(picodollars: int, *, up: bool = False) -> str:
 def _cost(cost: Range | None) -> str:
     if cost is None:
         return "n/a"
-    if cost.most == 0:
-        return "$0"
     least, most = rounded(cost.least), rounded(cost.most, up=True)
-    return least if least == most else f"{least if cost.least else '$0'} to {most}"
+    return least if least == most else f"{least} to {most}"
 
 
 def _count(count: Range) -> str:

@@ -25,7 +25,7 @@ from fairlead.core.estimates import (
     price_of,
 )
 from fairlead.core.problems import listed
-from fairlead.core.profile import MAX_DEPTH, WorkflowProfile
+from fairlead.core.profile import MAX_DEPTH, NodeProfile, WorkflowProfile
 from fairlead.core.runplan import Json, Needed, PlannedNode, PlanProblem, RunPlan, There
 from fairlead.core.supported import unsupported
 from fairlead.core.tool import BUILT_IN_TOOLS
@@ -202,7 +202,7 @@ class _Planner:
         action = next((name for name in ACTIONS if node.get(name) is not None), "")
         given = node.get(action)
         config: Json = given if isinstance(given, Mapping) else {}
-        notes, items, assumed = _items(node, values)
+        notes, items, assumed = _items(node, values, self._history.get(path))
         times *= items
         values = replace(values, items=known_items(node["forEach"], values) if node.get("forEach") else None)
         tries = Range(1, 1 + _tries(node))
@@ -403,12 +403,15 @@ def _tries(node: Json) -> int:
     return int(retry.get("limit", 3)) if isinstance(retry, Mapping) else 0
 
 
-def _items(node: Json, values: Values) -> tuple[tuple[str, ...], Range, frozenset[str]]:
+def _items(node: Json, values: Values, history: NodeProfile | None) -> tuple[tuple[str, ...], Range, frozenset[str]]:
     """Return how often a node is done for its ``forEach``, with what to say about that."""
     source = node.get("forEach")
     if not isinstance(source, str):
         return (), ONCE, frozenset()
     items = known_items(source, values)
+    if items is None and history is not None and history.runs:
+        earlier = history.executions
+        return (f"for each of {source}: as in earlier runs",), Range(int(earlier.p50), int(earlier.p95)), frozenset()
     if items is None:
         return (f"for each of {source}",), Range(0, ITEMS), frozenset({"items"})
     return (f"for each of {source}: {len(items)}",), Range(len(items), len(items)), frozenset()

@@ -104,16 +104,18 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class NodeTime:
-    """What a node took, over its items and iterations."""
+    """What a node took, over its items and iterations, and wherever its workflow was run."""
 
     node: str
+    """Its path in the definition."""
     executions: int
+    """How often it, or an item of it, ran."""
     total: timedelta
     """From start to end, over all iterations."""
     on_path: timedelta
     """The part of it that the run waited for."""
     spent: Mapping[Spent, timedelta]
-    """What its calls and waits took; more than `total` where they ran side by side."""
+    """What its calls and waits took; more than `total` where they ran side by side, as the calls of items do."""
     failures: int
     tries: int
     cost: int | None
@@ -166,7 +168,8 @@ def profile_run(facts: RunFacts) -> RunProfile:
     for segment in path:
         shares[segment.spent] += segment.length
         if segment.node:
-            on_path[segment.node] = on_path.get(segment.node, _ZERO) + segment.length
+            node = definition_path(segment.node)
+            on_path[node] = on_path.get(node, _ZERO) + segment.length
     nodes = tuple(_node_times(facts, on_path))
     slowest = max(on_path, key=lambda node: on_path[node], default="")
     return RunProfile(max(facts.end - facts.accepted, _ZERO), path, shares, nodes, slowest)
@@ -306,19 +309,20 @@ def _merged(segments: Iterable[Segment]) -> Iterator[Segment]:
 def _node_times(facts: RunFacts, on_path: Mapping[str, timedelta]) -> Iterator[NodeTime]:
     by_node: dict[str, list[Execution]] = {}
     for one in facts.executions:
-        by_node.setdefault(one.node, []).append(one)
+        by_node.setdefault(definition_path(one.node), []).append(one)
     spent: dict[str, dict[Spent, timedelta]] = {}
     calls: dict[str, int] = {}
     for each in facts.activities:
-        of_node = spent.setdefault(each.node, {})
+        node = definition_path(each.node)
+        of_node = spent.setdefault(node, {})
         of_node[each.spent] = of_node.get(each.spent, _ZERO) + (each.end - each.start)
-        calls[each.node] = calls.get(each.node, 0) + (each.spent in (Spent.MODEL, Spent.TOOL))
+        calls[node] = calls.get(node, 0) + (each.spent in (Spent.MODEL, Spent.TOOL))
     for node, every in by_node.items():
         items = [one for one in every if one.item]
         whole = [one for one in every if not one.item] or items
         yield NodeTime(
             node=node,
-            executions=len(items or whole),
+            executions=sum(one.state != "Skipped" for one in items or whole),
             total=sum((one.end - one.start for one in whole), _ZERO),
             on_path=on_path.get(node, _ZERO),
             spent=spent.get(node, {}),
@@ -374,6 +378,7 @@ class NodeProfile:
     share: float
     """The part of all runs' time that they waited for it."""
     failures: int
+    executions: Spread
     calls: Spread
     tokens: Spread
     cost: Spread | None
@@ -401,15 +406,12 @@ def profile_workflow(runs: Sequence[FinishedRun]) -> WorkflowProfile:
     """Return what the profiles of a workflow's runs have in common."""
     whole = sum((run.profile.total for run in runs), _ZERO)
     failures: dict[str, int] = {}
-    by_node: dict[str, list[list[NodeTime]]] = {}
+    by_node: dict[str, list[NodeTime]] = {}
     for run in runs:
         if run.state == "Failed":
             failures[run.reason] = failures.get(run.reason, 0) + 1
-        of_run: dict[str, list[NodeTime]] = {}
         for node in run.profile.nodes:
-            of_run.setdefault(definition_path(node.node), []).append(node)
-        for path, times in of_run.items():
-            by_node.setdefault(path, []).append(times)
+            by_node.setdefault(node.node, []).append(node)
     nodes = tuple(_node_profile(node, times, whole) for node, times in by_node.items())
     shares = {kind: _part(sum((run.profile.shares[kind] for run in runs), _ZERO), whole) for kind in Spent}
     return WorkflowProfile(
@@ -424,19 +426,18 @@ def profile_workflow(runs: Sequence[FinishedRun]) -> WorkflowProfile:
     )
 
 
-def _node_profile(node: str, runs: Sequence[Sequence[NodeTime]], whole: timedelta) -> NodeProfile:
-    ran = [[time for time in times if not time.reused] for times in runs]
-    ran = [times for times in ran if times]
-    on_path = sum((time.on_path for times in runs for time in times), _ZERO)
+def _node_profile(node: str, times: Sequence[NodeTime], whole: timedelta) -> NodeProfile:
+    ran = [time for time in times if time.executions and not time.reused]
     return NodeProfile(
         node=node,
         runs=len(ran),
-        seconds=spread([sum((time.total for time in times), _ZERO).total_seconds() for times in ran]),
-        share=_part(on_path, whole),
-        failures=sum(time.failures for times in runs for time in times),
-        calls=spread([sum(time.calls for time in times) for times in ran]),
-        tokens=spread([sum(time.tokens for time in times) for times in ran]),
-        cost=_cost_spread([add_costs(time.cost for time in times) for times in ran]),
+        seconds=spread([time.total.total_seconds() for time in ran]),
+        share=_part(sum((time.on_path for time in times), _ZERO), whole),
+        failures=sum(time.failures for time in times),
+        executions=spread([time.executions for time in ran]),
+        calls=spread([time.calls for time in ran]),
+        tokens=spread([time.tokens for time in ran]),
+        cost=_cost_spread([time.cost for time in ran]),
     )
 
 

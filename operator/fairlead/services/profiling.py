@@ -28,12 +28,15 @@ from fairlead.core.profile import (
     profile_workflow,
 )
 from fairlead.services.outcomes import PICODOLLARS, dollars
-from fairlead.storage.base import Approval, NodeRecord, Run, Span, Storage
+from fairlead.storage.base import Approval, NodeRecord, Run, Span, Storage, Task
+from fairlead.tracing.ids import node_span_id
 from fairlead_agent.protocol import Kind, WaitFor
 
 MAX_RUNS: Final = 100
 _KEY_PARTS: Final = 5
 _Key = tuple[str, str, int]
+_WHOLE: Final[_Key] = ("", "", 0)
+"""The run itself, and no node of it."""
 
 
 class Profiling:
@@ -81,7 +84,10 @@ class Profiling:
             nodes=await self._storage.nodes_of_run(run.uid),
             spans=await self._storage.spans_of_run(run.uid),
             approvals=await self._storage.approvals_of_run(run.uid),
-            journals=[await self._storage.journal(task.id) for task in await self._storage.tasks_of_run(run.uid)],
+            journals=[
+                (_turn_of(task), await self._storage.journal(task.id))
+                for task in await self._storage.tasks_of_run(run.uid)
+            ],
             workflows=frozenset(path.rpartition("/")[0] for path in known[run.revision]),
         )
         executions = [one for node in seen.nodes if (one := _execution(node, now)) is not None]
@@ -98,7 +104,8 @@ class Seen:
     nodes: Sequence[NodeRecord]
     spans: Sequence[Span]
     approvals: Sequence[Approval]
-    journals: Sequence[Sequence[Mapping[str, Any]]]
+    journals: Sequence[tuple[_Key | None, Sequence[Mapping[str, Any]]]]
+    """Of its tasks; of an agent's turn with the node that asked for it."""
     workflows: frozenset[str] = frozenset()
     """The nodes that run workflows: the time that they wait for is a deadline."""
 
@@ -127,10 +134,10 @@ def activities(seen: Seen) -> Iterator[Activity]:
     yield Activity(Spent.QUEUE, run.created_at, run.started_at or seen.now)
     calls = [call for span in seen.spans if (call := _call(span, seen.now)) is not None]
     yield from calls
-    decided = {one.key: one.decided_at for one in seen.approvals}
-    for journal in seen.journals:
-        yield from _gaps(journal)
-        yield from _waits(journal, decided, calls, seen)
+    waits = _Waits(seen, calls)
+    for turn, journal in seen.journals:
+        yield from _gaps(journal, turn or _WHOLE)
+        yield from waits.of(journal)
 
 
 def _call(span: Span, now: datetime) -> Activity | None:
@@ -149,60 +156,65 @@ def _item(part: str) -> str:
     return part[1:].replace("%2F", "/").replace("%25", "%") or '""'
 
 
-def _gaps(journal: Sequence[Mapping[str, Any]]) -> Iterator[Activity]:
+def _turn_of(task: Task) -> _Key | None:
+    """Return the node that asked for a turn; None for the task of the run itself."""
+    if task.kind != "turn":
+        return None
+    asked = task.request
+    return str(asked.get("node") or ""), _label(asked.get("item")), int(asked.get("iteration") or 1)
+
+
+def _gaps(journal: Sequence[Mapping[str, Any]], owner: _Key) -> Iterator[Activity]:
     """Yield the times between the last word of one attempt and the first of the next: nobody had the task then."""
     for before, after in pairwise(journal):
         if before.get("attempt") != after.get("attempt"):
             start, end = _time(before["at"]), _time(after["at"])
-            yield Activity(Spent.QUEUE, start, max(start, end))
+            yield Activity(Spent.QUEUE, start, max(start, end), *owner)
 
 
-def _waits(
-    journal: Sequence[Mapping[str, Any]],
-    decided: Mapping[str, datetime | None],
-    calls: Sequence[Activity],
-    seen: Seen,
-) -> Iterator[Activity]:
-    """Yield what tries waited for: people, times, the pods that take turns."""
-    waiting: dict[_Key, Mapping[str, Any]] = {}
-    for entry in journal:
-        key = (str(entry.get("node") or ""), _label(entry.get("item")), int(entry.get("iteration") or 1))
-        begun = waiting.pop(key, None)
-        if begun is not None:
-            yield from _waited(key, begun, decided, calls=calls, end=_time(entry["at"]))
-        if entry["kind"] == Kind.WAITING and definition_path(key[0]) not in seen.workflows:
-            waiting[key] = entry
-        elif entry["kind"] == Kind.TRY_FAILED and entry.get("retryAt"):
-            start = _time(entry["at"])
-            yield Activity(Spent.TIME, start, max(start, _time(entry["retryAt"])), *key)
-    for key, begun in waiting.items():
-        yield from _waited(key, begun, decided, calls=calls, end=seen.now)
+class _Waits:
+    """Finds what tries waited for: people, times, the pods that take turns."""
 
+    def __init__(self, seen: Seen, calls: Sequence[Activity]) -> None:
+        self._seen = seen
+        self._decided = {one.key: one.decided_at for one in seen.approvals}
+        self._calls: dict[_Key, list[datetime]] = {}
+        for call in calls:
+            self._calls.setdefault((call.node, call.item, call.iteration), []).append(call.start)
+        self._turns = {span.parent_id: span for span in seen.spans if span.kind == "turn"}
 
-def _waited(
-    key: _Key,
-    begun: Mapping[str, Any],
-    decided: Mapping[str, datetime | None],
-    *,
-    calls: Sequence[Activity],
-    end: datetime,
-) -> Iterator[Activity]:
-    wait, start = begun.get("wait") or {}, _time(begun["at"])
-    end = max(start, end)
-    match wait.get("kind"):
-        case WaitFor.APPROVAL:
-            until = decided.get(str(wait.get("key"))) or end
-            spent = Spent.PEOPLE
-        case WaitFor.TIME:
-            until = _time(wait["until"]) if wait.get("until") else end
-            spent = Spent.TIME
-        case _:
-            own = [call.start for call in calls if (call.node, call.item, call.iteration) == key and call.start > start]
-            until = min(own, default=end)
-            spent = Spent.QUEUE
-    until = min(max(start, until), end)
-    yield Activity(spent, start, until, *key)
-    if spent is not Spent.QUEUE:  # what comes now is the way back to a pod
+    def of(self, journal: Sequence[Mapping[str, Any]]) -> Iterator[Activity]:
+        """Yield the waits that a journal tells of."""
+        waiting: dict[_Key, Mapping[str, Any]] = {}
+        for entry in journal:
+            key = (str(entry.get("node") or ""), _label(entry.get("item")), int(entry.get("iteration") or 1))
+            begun = waiting.pop(key, None)
+            if begun is not None:
+                yield from self._waited(key, begun, _time(entry["at"]))
+            if entry["kind"] == Kind.WAITING and definition_path(key[0]) not in self._seen.workflows:
+                waiting[key] = entry
+            elif entry["kind"] == Kind.TRY_FAILED and entry.get("retryAt"):
+                start = _time(entry["at"])
+                yield Activity(Spent.TIME, start, max(start, _time(entry["retryAt"])), *key)
+        for key, begun in waiting.items():
+            yield from self._waited(key, begun, self._seen.now)
+
+    def _waited(self, key: _Key, begun: Mapping[str, Any], end: datetime) -> Iterator[Activity]:
+        """Yield a wait, and the way back to a pod that follows it."""
+        wait, start = begun.get("wait") or {}, _time(begun["at"])
+        end = max(start, end)
+        if wait.get("kind") == WaitFor.TURN:
+            item = None if not key[1] else "" if key[1] == '""' else key[1]
+            turn = self._turns.get(node_span_id(self._seen.run.uid, key[0], item, key[2]))
+            ended = (turn.finished_at if turn is not None else None) or end
+            taken = min((at for at in self._calls.get(key, ()) if at > start), default=ended)  # its first sign of life
+            yield Activity(Spent.QUEUE, start, min(max(start, taken), end), *key)
+            until = min(max(start, ended), end)
+        else:
+            asks = wait.get("kind") == WaitFor.APPROVAL
+            over = self._decided.get(str(wait.get("key"))) if asks else wait.get("until")
+            until = min(max(start, _time(over) if over else end), end)
+            yield Activity(Spent.PEOPLE if asks else Spent.TIME, start, until, *key)
         yield Activity(Spent.QUEUE, until, end, *key)
 
 
@@ -293,6 +305,7 @@ def read_workflow_profile(shown: Mapping[str, Any]) -> WorkflowProfile:
                 seconds=Spread(**one["seconds"]),
                 share=one["share"],
                 failures=one["failures"],
+                executions=Spread(**one["executions"]),
                 calls=Spread(**one["calls"]),
                 tokens=Spread(**one["tokens"]),
                 cost=_read_money(one["cost"]),
@@ -310,6 +323,7 @@ def _show_node(one: NodeProfile) -> dict[str, Any]:
         "seconds": _show_spread(one.seconds),
         "share": one.share,
         "failures": one.failures,
+        "executions": _show_spread(one.executions),
         "calls": _show_spread(one.calls),
         "tokens": _show_spread(one.tokens),
         "cost": _show_money(one.cost),

@@ -43,7 +43,22 @@ def test_run_lines_fold_long_paths() -> None:
     path = [segment(f"n{number}", "model", 1.0) for number in range(100)]
     shown = {"run": "r", "state": "Failed", "seconds": 100.0, "shares": {}, "criticalPath": path, "nodes": []}
     lines = list(run_lines({**shown, "slowestNode": ""}))
-    assert "           and 60 more steps; all of them with -o json" in lines
+    assert "     1m0s  in 60 more steps; all of them with -o json" in lines
+
+
+def test_run_lines_show_items_as_one_step_and_no_blinks() -> None:
+    path = [
+        segment("a", "model", 1.0, item="0"),
+        segment("a", "overhead", 0.0001),
+        segment("a", "model", 2.0, item="7"),
+        segment("", "overhead", 0.0002),
+        segment("b[3]/c", "tool", 3.0),
+    ]
+    shown = {"run": "r", "state": "Failed", "seconds": 6.0, "shares": {}, "criticalPath": path, "nodes": []}
+    lines = list(run_lines({**shown, "slowestNode": ""}))
+    assert "     3.0s  a (2 items one after the other): models 3.0s" in lines
+    assert "     3.0s  b/c: tools 3.0s" in lines
+    assert any(line.endswith("in 1 more steps; all of them with -o json") for line in lines)
 
 
 def test_workflow_lines_show_spreads_and_failures() -> None:

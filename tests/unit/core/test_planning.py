@@ -198,6 +198,17 @@ def test_plan_run_shows_what_earlier_runs_took() -> None:
     }
 
 
+def test_plan_run_takes_the_length_of_a_list_from_earlier_runs() -> None:
+    end = START + timedelta(seconds=2)
+    items = [Execution("each", str(number), 1, START, end) for number in range(240)]
+    profile = profile_run(RunFacts(START, end, [Execution("each", "", 1, START, end), *items]))
+    history = profile_workflow([FinishedRun("r", "Succeeded", "", profile, 0, 10)])
+    spec = {"model": "m", "nodes": [ask("first"), ask("each", needs=["first"], forEach="outputs.first")]}
+    found = plan_run(spec, {}, there=There(models={"m": PAID}), history=history)
+    assert node(found, "each").executions == Range(240, 240)
+    assert "as in earlier runs" in found.text()
+
+
 HOSTILE = [
     'x"]',
     "a --> b",
@@ -254,7 +265,7 @@ def test_secrets_needed_by_models_and_tools() -> None:
 
 @pytest.mark.parametrize(
     ("amount", "shown", "above"),
-    [(0, "$0.00", "$0.00"), (123_456_789, "$0.00012", "$0.00013"), (12_345_678_901_234, "$12.34", "$12.35")],
+    [(0, "$0", "$0"), (123_456_789, "$0.00012", "$0.00013"), (12_345_678_901_234, "$12.34", "$12.35")],
 )
 def test_rounded_keeps_two_digits(amount: int, shown: str, above: str) -> None:
     assert (rounded(amount), rounded(amount, up=True)) == (shown, above)

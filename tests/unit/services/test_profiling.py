@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from fairlead.testing.storage import (
     make_task,
     sqlite_storage,
 )
-from fairlead.tracing.ids import call_span_id
+from fairlead.tracing.ids import call_span_id, node_span_id
 from fairlead_agent.protocol import Entry
 
 
@@ -29,13 +30,16 @@ def at(seconds: float) -> datetime:
     return NOW + timedelta(seconds=seconds)
 
 
-async def append(storage: Storage, fence: Fence, *entries: dict[str, Any], first: int = 0) -> None:
+async def append(
+    storage: Storage, fence: Fence, *entries: dict[str, Any], first: int = 0, spans: tuple[Span, ...] = ()
+) -> None:
     """Append entries with the effects that the gateway finds in them."""
     told = [Entry.model_validate(one) for one in entries]
     earlier = [Entry.model_validate(one) for one in await storage.journal(fence.task_id)]
     view, _ = fold(View("run-1", "run-1"), earlier[:first], attempt=fence.attempt, at=NOW)
     _, effects = fold(view, told, attempt=fence.attempt, at=NOW)
     wire = [one.model_dump(mode="json", by_alias=True, exclude_defaults=True) for one in told]
+    effects = replace(effects, spans=(*effects.spans, *spans))
     await storage.append(fence, first=first, entries=wire, effects=effects, at=NOW)
 
 
@@ -157,6 +161,34 @@ async def test_run_profile_takes_no_deadline_of_a_workflow_for_a_wait(tmp_path: 
         shown = await Profiling(storage, FakeClock(), cluster=CLUSTER).run(run)
     assert {kind: part["seconds"] for kind, part in shown["shares"].items() if part["seconds"]} == {"overhead": 6}
     assert [one["node"] for one in shown["criticalPath"]] == ["a", "a/b", "a"]
+
+
+async def test_run_profile_says_how_long_a_turn_waited_for_a_pod(tmp_path: Path) -> None:
+    async with sqlite_storage(tmp_path) as storage:
+        await submitted(storage, {"name": "fix", "agent": {"name": "engineer", "prompt": "?"}})
+        fence, _ = await claim(storage)
+        wait = {"kind": "Turn", "key": "fix/-/1/1/0"}
+        await append(storage, fence, entry("NodeStarted", 0, "fix"), entry("Waiting", 0, "fix", wait=wait))
+        parent = node_span_id("run-1", "fix", None, 1)
+        turn = Span("run-1", "0" * 16, parent, "invoke_agent engineer", "turn", at(0), at(9))
+        await call(storage, fence, "fix/-/1/1/1", 4, end=6)
+        await append(
+            storage,
+            fence,
+            entry("NodeFinished", 11, "fix", state="Succeeded"),
+            entry("RunFinished", 11, state="Succeeded"),
+            first=2,
+            spans=(turn,),
+        )
+        run = await storage.get_run("run-1")
+        assert run is not None
+        shown = await Profiling(storage, FakeClock(), cluster=CLUSTER).run(run)
+    assert [(one["spent"], one["seconds"]) for one in shown["criticalPath"]] == [
+        ("queue", 4),
+        ("model", 2),
+        ("overhead", 3),
+        ("queue", 2),
+    ]
 
 
 async def test_run_profile_of_a_run_that_goes_on_ends_now(tmp_path: Path) -> None:
