@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead_agent.graph import Graph, GraphError, check, parse_graph
+from fairlead_agent.graph import Graph, GraphError, Schedule, check, check_nested, parse_graph, workflow_names
 from fairlead_agent.inputs import check_inputs
 
 
@@ -16,6 +17,10 @@ def llm(name: str, prompt: str = "x", **keys: Any) -> dict[str, Any]:
 
 def spec(*nodes: Any, **keys: Any) -> dict[str, Any]:
     return {"model": "m", "nodes": list(nodes), **keys}
+
+
+def loop(first: str) -> dict[str, Any]:
+    return {"from": first, "until": "true"}
 
 
 def test_check_finds_nothing_in_a_good_workflow() -> None:
@@ -122,6 +127,95 @@ def test_check_finds_nothing_in_a_good_workflow() -> None:
         ),
         pytest.param(spec(llm("a"), inputs=[{"name": "in"}]), "inputs[0].name", "a word of CEL", id="input-keyword"),
         pytest.param({}, "nodes", "at least one node", id="empty"),
+        pytest.param(
+            spec(llm("a"), llm("b", needs=["a"], repeat=loop("x"))),
+            "nodes[1].repeat.from",
+            'unknown node "x"',
+            id="repeat-unknown",
+        ),
+        pytest.param(
+            spec(llm("a"), llm("b", repeat=loop("a"))),
+            "nodes[1].repeat.from",
+            'the node itself or one that it needs: "a" is neither',
+            id="repeat-no-ancestor",
+        ),
+        pytest.param(
+            spec(llm("x"), llm("a"), llm("b", needs=["a", "x"], repeat=loop("a"))),
+            "nodes[2].repeat.from",
+            'entered only through it, but "b" needs "x" from outside: let "a" need "x" instead',
+            id="repeat-entered-aside",
+        ),
+        pytest.param(
+            spec(
+                llm("a"),
+                llm("b", needs=["a"], repeat=loop("a")),
+                llm("c", needs=["b"]),
+                llm("d", needs=["c"], repeat=loop("b")),
+            ),
+            "nodes[1].repeat.from",
+            'overlaps with what "d" repeats (both have "b")',
+            id="repeat-overlap",
+        ),
+        pytest.param(spec(llm("a", repeat={"from": "a"})), "nodes[0].repeat.until", "is required", id="no-until"),
+        pytest.param(spec(llm("a", repeat={"until": "true"})), "nodes[0].repeat.from", "is required", id="no-from"),
+        pytest.param(
+            spec(llm("a", repeat=loop("a") | {"maxIterations": 0})),
+            "nodes[0].repeat.maxIterations",
+            "whole number over 0",
+            id="iterations",
+        ),
+        pytest.param(
+            spec(llm("a", repeat=loop("a") | {"onExhausted": "Stop"})),
+            "nodes[0].repeat.onExhausted",
+            "Fail or Continue",
+            id="exhausted",
+        ),
+        pytest.param(spec({"name": "a", "wait": {}}), "nodes[0].wait", "exactly one of", id="wait-nothing"),
+        pytest.param(spec({"name": "a", "wait": {"seconds": -1}}), "nodes[0].wait.seconds", "from 0", id="wait-past"),
+        pytest.param(
+            spec({"name": "a", "wait": {"until": "1 +"}}), "nodes[0].wait.until", "no CEL expression", id="wait-cel"
+        ),
+        pytest.param(
+            spec({"name": "a", "wait": {"seconds": 1}, "timeoutSeconds": 5}),
+            "nodes[0].timeoutSeconds",
+            "remove timeoutSeconds",
+            id="wait-timeout",
+        ),
+        pytest.param(
+            spec({"name": "a", "approval": {"message": "?"}, "cache": {}}),
+            "nodes[0].cache",
+            "never used again",
+            id="cached-approval",
+        ),
+        pytest.param(
+            spec({"name": "a", "approval": {"onTimeout": "Maybe", "approvers": "me", "timeoutSeconds": 0}}),
+            "nodes[0].approval.onTimeout",
+            "Reject or Approve",
+            id="approval-on-timeout",
+        ),
+        pytest.param(
+            spec(llm("a", cache={"key": "outputs.b"})), "nodes[0].cache.key", 'unknown node "b"', id="cache-key"
+        ),
+        pytest.param(spec(llm("a", cache={"key": "item"})), "nodes[0].cache.key", "with forEach", id="cache-key-item"),
+        pytest.param(spec(llm("a", llm={"tools": "sql"})), "nodes[0].llm.tools", "list of names", id="tools"),
+        pytest.param(spec(llm("a", llm={"maxTurns": 0.5})), "nodes[0].llm.maxTurns", "whole number", id="turns"),
+        pytest.param(spec(llm("a", "{{ memory.x }}")), "nodes[0].llm.prompt", "not supported yet", id="memory"),
+        pytest.param(spec({"name": "a", "agent": {"name": "x"}}), "nodes[0].agent.prompt", "is required", id="agent"),
+        pytest.param(spec({"name": "a", "workflow": {}}), "nodes[0].workflow.name", "is required", id="workflow"),
+        pytest.param(
+            spec(llm("a"), onFailure={"tool": {"name": "t", "arguments": {"x": "{{ outputs.b }}"}}}),
+            "onFailure.tool.arguments.x",
+            'unknown node "b"',
+            id="handler-reference",
+        ),
+        pytest.param(
+            spec(llm("a"), **{"finally": {"approval": {"message": "?"}, "when": "true"}}),
+            "finally",
+            "a handler has exactly one of llm, agent, tool, code, workflow; this one has none",
+            id="handler-action",
+        ),
+        pytest.param(spec(llm("a"), onFailure=[]), "onFailure", "is a map, not array", id="handler-shape"),
+        pytest.param(spec(llm("a"), timeoutSeconds="1h"), "timeoutSeconds", "number over 0", id="spec-timeout"),
         pytest.param([], "", "the spec is a map, not array", id="no-map"),
     ],
 )
@@ -140,11 +234,104 @@ def test_check_finds_everything_at_once() -> None:
         assert path in paths
 
 
-def test_check_allows_members_of_a_repeat_to_refer_to_each_other() -> None:
-    review = llm(
-        "review", "{{ outputs.draft }}", needs=["draft"], repeat={"from": "draft", "until": "outputs.review > 8"}
+def test_check_allows_every_construct() -> None:
+    good = spec(
+        llm("draft", "{{ outputs.review }} {{ iteration }}", llm={"tools": ["sql"], "maxTurns": 3}),
+        llm("facts", "{{ outputs.draft }}", needs=["draft"], cache={"ttlSeconds": 60, "key": "outputs.draft"}),
+        llm("review", "{{ outputs.review }}", needs=["facts"], repeat=loop("draft") | {"until": "outputs.review > 8"}),
+        {"name": "pause", "needs": ["review"], "wait": {"until": 'timestamp("2026-01-01T00:00:00Z")'}},
+        {"name": "ask", "needs": ["pause"], "approval": {"message": "{{ outputs.draft }}?", "approvers": ["x"]}},
+        {"name": "each", "forEach": "[1]", "workflow": {"name": "w", "inputs": {"x": "{{ item }}"}}},
+        {"name": "turn", "agent": {"name": "x", "prompt": "?", "output": {"type": "object"}}},
+        {"name": "run", "code": {"language": "python", "source": "1"}},
+        onFailure={"tool": {"name": "t", "arguments": {"why": "{{ run.reason }} {{ outputs.ask }}"}}, "retry": {}},
+        **{"finally": {"workflow": {"name": "w"}, "timeoutSeconds": 5}},
     )
-    assert check(spec(llm("draft"), review)) == []
+    assert check(good) == []
+    graph = parse_graph(good)
+    assert graph.regions["review"].members == {"draft", "facts", "review"}
+    assert graph.innermost["facts"] == ("review",)
+    assert graph.released["review"] == ("pause",)
+    assert {path: node.timeout_seconds for path, node in graph.handlers.items()} == {"@onFailure": 60, "@finally": 5}
+
+
+@given(st.integers(2, 6), st.data())
+def test_check_accepts_a_region_that_is_entered_through_its_first_node_only(size: int, data: st.DataObject) -> None:
+    needs = {i: data.draw(st.sets(st.integers(0, i - 1), max_size=2)) if i else set() for i in range(size)}
+    first, end = sorted(data.draw(st.tuples(st.integers(0, size - 1), st.integers(0, size - 1))))
+    nodes = [{"name": f"n{i}", "needs": [f"n{need}" for need in needs[i]], "tool": {"name": "t"}} for i in needs]
+    nodes[end]["repeat"] = loop(f"n{first}")
+
+    def paths(to: int) -> list[set[int]]:
+        further = [path | {to} for need in needs[to] for path in paths(need)]
+        return [*further, {to}] if to == first else further
+
+    members = set().union(*paths(end))
+    entered = any(need not in members for member in members - {first} for need in needs[member])
+    assert bool(check({"nodes": nodes})) == (not members or entered)
+
+
+def nested(*names: str, **keys: Any) -> dict[str, Any]:
+    return spec(*({"name": f"run_{name}", "workflow": {"name": name}} for name in names), **keys)
+
+
+@pytest.mark.parametrize(
+    ("outer", "workflows", "path", "text"),
+    [
+        pytest.param(nested("a"), {"a": nested("a")}, "nodes[0].workflow.name", "(a -> a)", id="itself"),
+        pytest.param(
+            nested("a"), {"a": nested("b"), "b": nested("a")}, "nodes[0].workflow.name", "(a -> b -> a)", id="cycle"
+        ),
+        pytest.param(nested("me"), {"me": nested("me")}, "nodes[0].workflow.name", "(me -> me)", id="the-run-s-own"),
+        pytest.param(
+            nested("w0"),
+            {f"w{i}": nested(f"w{i + 1}") for i in range(8)},
+            "nodes[0].workflow.name",
+            "more than 8 deep",
+            id="deep",
+        ),
+        pytest.param(
+            nested("a"),
+            {"a": spec(llm("x", needs=["y"]))},
+            "nodes",
+            'workflow "a": node "x": needs unknown',
+            id="wrong",
+        ),
+        pytest.param(
+            nested("a"),
+            {"a": spec(llm("x"), onFailure={"tool": {"name": "t"}})},
+            "workflow.name",
+            "remove",
+            id="handler",
+        ),
+        pytest.param(
+            spec({"name": "n", "workflow": {"name": "a", "inputs": {"mesage": 1}}}),
+            {"a": spec(llm("x"), inputs=[{"name": "message"}])},
+            "nodes[0].workflow.inputs.mesage",
+            'no input "mesage"; did you mean "message"?',
+            id="unknown-input",
+        ),
+        pytest.param(
+            spec(llm("x"), **{"finally": {"workflow": {"name": "a"}}}),
+            {"a": spec(llm("x"), inputs=[{"name": "message", "required": True}])},
+            "finally.workflow.inputs",
+            'requires input "message"',
+            id="missing-input-of-a-handler",
+        ),
+    ],
+)
+def test_check_nested_names_what_is_wrong(outer: Any, workflows: dict[str, Any], path: str, text: str) -> None:
+    found = {problem.path: problem.message for problem in check_nested(outer, workflows, name="me")}
+    assert text in found.get(path, f"nothing at {path}, but {found}")
+
+
+def test_check_nested_takes_many_ways_to_the_same_workflow() -> None:
+    layers = {f"w{i}": nested(*[f"w{i + 1}"] * 20) if i < 6 else spec(llm("x")) for i in range(7)}
+    for layer in layers.values():
+        for i, node in enumerate(layer["nodes"]):
+            node["name"] = f"n{i}"
+    assert check_nested(nested("w0", "later"), layers) == []
+    assert workflow_names(nested("b", "a", "b", onFailure={"workflow": {"name": "c"}})) == ["b", "a", "c"]
 
 
 def test_parse_graph_fills_in_what_is_left_out() -> None:
@@ -180,9 +367,12 @@ NODE = st.dictionaries(
             "timeoutSeconds",
             "onError",
             "repeat",
+            "cache",
             "llm",
             "tool",
             "wait",
+            "approval",
+            "workflow",
         ]
     ),
     GARBAGE
@@ -199,6 +389,9 @@ SPEC = GARBAGE | st.fixed_dictionaries(
         "inputs": GARBAGE,
         "output": GARBAGE,
         "model": GARBAGE,
+        "timeoutSeconds": GARBAGE,
+        "onFailure": NODE | GARBAGE,
+        "finally": NODE | GARBAGE,
     },
 )
 
@@ -207,8 +400,11 @@ SPEC = GARBAGE | st.fixed_dictionaries(
 def test_check_takes_any_garbage(garbage: Any) -> None:
     problems = check(garbage)
     assert all(problem.message for problem in problems)
+    assert isinstance(check_nested(garbage, {"a": garbage, "b": garbage}), list)
     if not problems:
-        assert isinstance(parse_graph(garbage), Graph)
+        graph = parse_graph(garbage)
+        assert isinstance(graph, Graph)
+        assert Schedule(graph, inputs={}, run={}, workflows={"a": garbage}).advance(datetime(2026, 1, 1, tzinfo=UTC))
 
 
 @given(

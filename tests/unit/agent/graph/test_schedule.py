@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -356,3 +358,83 @@ def test_step_says_what_follows_from_a_journal(kit: Any) -> None:
     graph = parse_graph({"nodes": [kit.tool("a"), kit.tool("b", "a")]})
     entries, work = step(graph, [], inputs={}, run={}, at=kit.epoch)
     assert (kinds(entries), work) == ([("NodeStarted", "a")], [Work("a")])
+
+
+def calls(do: Callable[[], Any]) -> int:
+    """Return how many functions a computation calls: a measure that no busy machine changes."""
+    made = 0
+
+    def note(_frame: Any, event: str, _arg: Any) -> None:
+        nonlocal made
+        made += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        do()
+    finally:
+        sys.setprofile(before)
+    return made
+
+
+def each_tool(kit: Any, size: int) -> Any:
+    node = kit.tool("a", forEach="inputs.items", arguments={"x": "{{ item }}"})
+    return kit.play({"inputs": [{"name": "items"}], "nodes": [node]}, inputs={"items": list(range(size))})
+
+
+def each_workflow(kit: Any, size: int) -> Any:
+    play = each_tool(kit, size)
+    play.spec["nodes"][0] |= {"workflow": {"name": "w", "inputs": {"x": "{{ item }}"}}, "maxParallel": 100}
+    del play.spec["nodes"][0]["tool"]
+    play.workflows["w"] = {"inputs": [{"name": "x", "type": "integer"}], "nodes": [kit.tool("b"), kit.tool("c", "b")]}
+    return play
+
+
+def a_chain(kit: Any, size: int) -> Any:
+    nodes = [kit.tool(f"n{i}", *([f"n{i - 1}"] if i else [])) for i in range(size)]
+    return kit.play({"nodes": nodes})
+
+
+def many_rounds(kit: Any, size: int) -> Any:
+    repeat = {"from": "a", "until": f"iteration == {size}", "maxIterations": size}
+    return kit.play({"nodes": [kit.tool("a"), kit.tool("b", "a", repeat=repeat)]})
+
+
+@pytest.mark.parametrize("build", [each_tool, each_workflow, a_chain, many_rounds])
+def test_the_work_for_a_run_and_for_its_replay_grows_with_its_length_only(
+    kit: Any, build: Callable[[Any, int], Any]
+) -> None:
+    short, long = build(kit, 60), build(kit, 240)
+    short.finish()  # imports, and what is kept
+    parse_graph(long.spec)
+    ran = [calls(play.finish) for play in (short, long)]
+    replayed = [calls(play.schedule) for play in (short, long)]
+    assert long.end.state is State.SUCCEEDED
+    assert ran[1] < 4.5 * ran[0]
+    assert replayed[1] < 4.5 * replayed[0]
+
+
+def test_a_list_of_ten_thousand_is_gone_through_and_no_longer_one(kit: Any) -> None:
+    assert (
+        kinds(each_tool(kit, 10_000).schedule().advance(kit.epoch))
+        == [("NodeStarted", "a")] + [("ItemStarted", "a")] * 8
+    )
+    play = each_tool(kit, 10_001).finish()
+    assert "at most 10000 are allowed" in play.node("a").error.message
+
+
+def test_a_suspended_run_can_be_stopped(kit: Any) -> None:
+    play = kit.play({"nodes": [kit.tool("a", retry={"limit": 1})], "finally": {"tool": TOOL}})
+    schedule = play.schedule()
+    schedule.advance(kit.epoch)
+    schedule.suspended = True
+    schedule.outcome(Work("a"), kit.failure(), kit.epoch)
+    schedule.advance(kit.epoch + timedelta(seconds=9))
+    assert kinds(schedule.end(STOPPED, kit.epoch)) == [
+        ("RunEnding", ""),
+        ("NodeFinished", "a"),
+        ("NodeStarted", "@finally"),
+    ]
+    assert schedule.changes().begin == (Work("@finally"),)
+    schedule.outcome(Work("@finally"), Outcome(), kit.epoch)
+    assert schedule.advance(kit.epoch)[-1].reason == STOPPED
