@@ -110,6 +110,7 @@ class Laptop:
             headers={"Authorization": f"Bearer {token}"},
             verify=ssl.create_default_context(cafile=gateway["ca"]),
             trust_env=False,
+            timeout=60,
         )
         found: dict[str, Any] = answer.raise_for_status().json()
         return found
