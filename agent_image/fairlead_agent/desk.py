@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from fairlead_agent.failures import NodeFailure
+from fairlead_agent.failures import NodeFailure, failure
 from fairlead_agent.port import Port
 from fairlead_agent.protocol import (
     AskApproval,
@@ -37,6 +37,9 @@ MAX_TIMEOUT: Final = 86_400.0
 APPROVAL_SECONDS: Final = 86_400.0
 """How long a tool call waits for a person."""
 _CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+MAX_QUESTION: Final = 65_536
+MAX_PROMPT: Final = 1 << 20
+"""Characters."""
 Request = LlmRequest | ToolRequest
 
 
@@ -110,7 +113,7 @@ class Desk:
                 key=self.place.key(sequence),
                 node=self.place.node,
                 item=self.place.item,
-                message=message,
+                message=message if len(message) <= MAX_QUESTION else f"{message[: MAX_QUESTION - 1]}…",
                 tool=tool,
                 **given,
             )
@@ -125,8 +128,10 @@ class Desk:
         """Hand a task to an agent and wait for what comes of it.
 
         Raises:
-            NodeFailure: the turn's.
+            NodeFailure: the turn's, or ``PromptTooLarge``.
         """
+        if len(prompt) > MAX_PROMPT:
+            raise failure("PromptTooLarge", f"the prompt takes {len(prompt)} characters, at most {MAX_PROMPT} are sent")
         key = self.place.key(0)
         await self.port.start_turn(
             StartTurn(

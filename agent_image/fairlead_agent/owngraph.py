@@ -30,18 +30,25 @@ Graph = CompiledStateGraph[Any, Any, Any, Any]
 
 
 async def play(
-    turn: TurnInfo, desk: Desk, *, saved: Sequence[Any], save: Callable[[dict[str, str]], Awaitable[None]]
+    turn: TurnInfo, desk: Desk, *, saved: Sequence[Any], save: Callable[[dict[str, Any]], Awaitable[None]]
 ) -> Any:
     """Run the turn's graph, from its last checkpoint on, and return its answer.
 
     Raises:
         NodeFailure: the graph cannot be loaded, keeps what cannot be kept, or gives no answer.
     """
-    saver = JournalSaver(saved, save=save)
+    runtime = Runtime(turn, desk)
+    if saved:
+        runtime.resume(saved[-1]["used"])
+
+    async def keep(entry: dict[str, str]) -> None:
+        await save({**entry, "used": runtime.used()})
+
+    saver = JournalSaver(saved, save=keep)
     graph = load(turn.graph, saver)
     given = None if saver.begun else _given(graph, turn)
     config: RunnableConfig = {
-        "configurable": {"thread_id": _THREAD, "fairlead": Runtime(turn, desk)},
+        "configurable": {"thread_id": _THREAD, "fairlead": runtime},
         "recursion_limit": MAX_STEPS,
     }
     return _answer(await run_through(graph, given, config, desk), turn)

@@ -41,6 +41,15 @@ class Runtime:
     def __init__(self, turn: TurnInfo, desk: Desk) -> None:
         self.turn = turn
         self._desk = desk
+        self._used = {"turns": 0, "calls": 0, "tokens": 0}
+
+    def used(self) -> dict[str, int]:
+        """Return what the turn has used of its limits."""
+        return dict(self._used)
+
+    def resume(self, used: Mapping[str, int]) -> None:
+        """Go on counting where an earlier attempt was at its last checkpoint."""
+        self._used.update(used)
 
     def ask(
         self,
@@ -56,7 +65,7 @@ class Runtime:
         `CallReply.tool_calls` are what the model wants done; use them by `use`.
 
         Raises:
-            NodeFailure: the model's failure, or ``OutputInvalid``.
+            NodeFailure: the model's failure, ``TurnLimitExceeded`` or ``OutputInvalid``.
         """
         given = opening(messages, system=self.turn.instructions) if isinstance(messages, str) else messages
         request = LlmRequest(
@@ -69,9 +78,12 @@ class Runtime:
         return self._ask(self._number(), request)
 
     async def _ask(self, number: int, request: LlmRequest) -> CallReply:
+        self._spend("tokens", 0, self.turn.max_tokens, "maxTokens")
+        self._spend("turns", 1, self.turn.max_turns, "maxTurns")
         reply = await self._desk.call(number, request)
         if reply.error is not None:
             raise NodeFailure(reply.error)
+        self._used["tokens"] += reply.usage.input_tokens + reply.usage.output_tokens
         if request.output is None or reply.tool_calls:
             return reply
         return reply.model_copy(update={"result": parse_answer(reply.result, request.output)})
@@ -82,7 +94,7 @@ class Runtime:
         One that requires approval interrupts the graph until a person has decided.
 
         Raises:
-            NodeFailure: the tool's failure, ``ApprovalRejected`` or ``ApprovalTimeout``.
+            NodeFailure: the tool's failure, ``ApprovalRejected``, ``ApprovalTimeout`` or ``TurnLimitExceeded``.
         """
         if tool not in self._desk.tools:
             there = ", ".join(self._desk.tools) or "none"
@@ -93,7 +105,14 @@ class Runtime:
         if self._desk.needs_approval(request.name):
             decisions = interrupt(questions({number: request}))
             granted(Decision.model_validate(decisions[str(number)]))
+        self._spend("calls", 1, self.turn.max_tool_calls, "maxToolCalls")
         return await self._desk.result(number, request)
+
+    def _spend(self, what: str, amount: int, limit: int | None, name: str) -> None:
+        """Count a call; the last one before a limit is let through."""
+        if limit is not None and self._used[what] >= limit:
+            raise failure("TurnLimitExceeded", f"the limit of {limit} ({name}) is used up")
+        self._used[what] += amount
 
     def _number(self) -> int:
         """Return the number of the next request of the graph's node that runs here."""

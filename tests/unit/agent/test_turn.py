@@ -229,6 +229,25 @@ def chat() -> StateGraph[Any]:
     return graph
 
 
+async def go_round(state: Odd, config: RunnableConfig) -> Odd:
+    fairlead: Runtime = config["configurable"]["fairlead"]
+    if state.get("thing") == "tools":
+        await fairlead.use("read")
+    else:
+        await fairlead.ask("again")
+    return {"thing": state.get("thing")}
+
+
+def loop() -> StateGraph[Any]:
+    graph = StateGraph(Odd)
+    graph.add_node("start", lambda state: {"thing": state["prompt"]})
+    graph.add_node("round", go_round)
+    graph.add_edge(START, "start")
+    graph.add_edge("start", "round")
+    graph.add_edge("round", "round")
+    return graph
+
+
 def boom() -> StateGraph[Any]:
     graph = StateGraph(Odd)
     graph.add_node("a", lambda state: {"output": state["no"]})
@@ -241,7 +260,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Provide the graphs as an importable module, as an agent's image would."""
     module = ModuleType("own_graphs")
     found = {"research": research(), "compiled": research().compile(), "odd": odd(), "chat": chat(), "boom": boom()}
-    module.__dict__.update(found, text="no graph")
+    module.__dict__.update(found, text="no graph", loop=loop())
     monkeypatch.setitem(sys.modules, "own_graphs", module)
 
 
@@ -295,6 +314,25 @@ def test_own_graph_that_fails_says_why(simulation: Any, name: str, message: str)
     error = world.node("a").error
     assert (world.end.state, error.reason) == (State.FAILED, "TurnFailed")
     assert message in error.message
+
+
+@pytest.mark.usefixtures("graphs")
+@pytest.mark.parametrize(
+    ("prompt", "limits", "sent"),
+    [
+        pytest.param("models", {}, 10, id="turns"),
+        pytest.param("tools", {"max_tool_calls": 7}, 7, id="tool-calls"),
+        pytest.param("models", {"max_tokens": 100}, 3, id="tokens"),
+    ],
+)
+def test_own_graph_keeps_the_agents_limits_through_crashes(
+    simulation: Any, prompt: str, limits: Any, sent: int
+) -> None:
+    spec = {"nodes": [{"name": "a", "agent": {"name": "smith", "prompt": prompt}}]}
+    world = simulation.world(spec, **graph("loop", **limits))
+    simulation.survive(world, lambda number: 9 + number if number < 4 else -1)
+    assert world.node("a").reason == "TurnLimitExceeded"
+    assert sum(world.sent.values()) == sent
 
 
 def test_checkpoint_that_names_a_callable_calls_nothing() -> None:
