@@ -49,7 +49,11 @@ def validate_object(obj: Mapping[str, Any]) -> list[Problem]:
 def validate_documents(documents: Sequence[Document]) -> list[Problem]:
     """Return every problem of *documents*, which are taken to be applied together."""
     checked = [_Checked(document) for document in documents]
-    found = [problem for one in checked for problem in one.problems()]
+    found = []
+    for one in checked:
+        mine = list(one.problems())
+        one.sound = not mine
+        found += mine
     given = {(one.kind, one.name): one for one in checked}
     found += [problem for one in checked for problem in _references(one, given)]
     return sorted(found, key=lambda problem: (problem.file, problem.line, problem.column))
@@ -67,6 +71,8 @@ class _Checked:
         self.name = str(self.metadata.get("name") or self.metadata.get("generateName") or "")
         spec = self.value.get("spec")
         self.spec: Mapping[str, Any] = spec if isinstance(spec, dict) else {}
+        self.sound = False
+        """Whether nothing is wrong with it alone."""
 
     def problems(self) -> Iterator[Problem]:
         """Yield what is wrong with this object alone."""
@@ -217,8 +223,21 @@ def _references(one: _Checked, given: Mapping[tuple[str, str], _Checked]) -> Ite
     if one.value.get("apiVersion") != group.API_VERSION:
         return
     yield from one.placed(_missing(reference, given) for reference in _names(one) if not _found(reference, given))
+    yield from one.placed(_nested(one, given))
     if one.kind == "WorkflowRun":
         yield from one.placed(_run_inputs(one, given))
+
+
+def _nested(one: _Checked, given: Mapping[tuple[str, str], _Checked]) -> Iterator[Problem]:
+    """Yield what is wrong between a workflow and those that it runs."""
+    inline = one.spec.get("workflow") if one.kind == "WorkflowRun" else None
+    spec = one.spec if one.kind == "Workflow" else inline
+    if not one.sound or not isinstance(spec, dict):
+        return
+    workflows = {name: other.spec for (kind, name), other in given.items() if kind == "Workflow" and other.sound}
+    for problem in graph.check_nested(spec, workflows, name=one.name if inline is None else ""):
+        what, fix = _split(problem.message)
+        yield Problem(f"spec.{'workflow.' if inline else ''}{problem.path}", what, fix, reason=problem.reason)
 
 
 def _found(reference: _Reference, given: Mapping[tuple[str, str], _Checked]) -> bool:

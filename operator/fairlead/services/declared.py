@@ -11,7 +11,7 @@ from fairlead.core.agent import Observed as AgentObserved
 from fairlead.core.agent import plan_agent
 from fairlead.core.model import plan_model
 from fairlead.core.problems import Refusal
-from fairlead.core.references import Find, Source, Use, collect, lacking, uses_of_agent, walk
+from fairlead.core.references import Find, Source, Use, collect, lacking, uses_of_agent, uses_of_model, walk
 from fairlead.core.tool import plan_tool
 from fairlead.core.workflow import Observed as WorkflowObserved
 from fairlead.core.workflow import plan_workflow
@@ -56,7 +56,7 @@ class Planner:
             case "Tool":
                 return plan_tool(obj)
             case _:
-                return plan_model(obj)
+                return self._plan_model(obj)
 
     def dependents(self, kind: str, namespace: str, name: str) -> list[Key]:
         """Return the objects whose last plan looked at this name, whether there was such an object or not."""
@@ -80,6 +80,11 @@ class Planner:
             runs=self._objects.owned("WorkflowRun", meta(workflow)["uid"]),
         )
         return plan_workflow(workflow, observed)
+
+    def _plan_model(self, model: Obj) -> Plan:
+        uses = list(uses_of_model(spec_of(model), "spec"))
+        self._remember(model, uses)
+        return plan_model(model, lacking=self._lacking(meta(model)["namespace"], uses))
 
     async def _plan_agent(self, agent: Obj) -> Plan:
         namespace, name = meta(agent)["namespace"], meta(agent)["name"]

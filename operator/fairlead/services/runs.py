@@ -91,7 +91,7 @@ class Runs:
 
     async def ended_alone(self, uid: str) -> None:
         """Let another run start when one has ended whose object is gone."""
-        record = await self._storage.get_run(uid)
+        record = await self._storage.get_run(uid) if self._slots.anybody_waits else None
         if record is not None and record.state.final:
             await self._make_room(record)
 

@@ -71,6 +71,11 @@ class Slots:
         if place is not None:
             self._waiting.get(place, {}).pop(uid, None)
 
+    @property
+    def anybody_waits(self) -> bool:
+        """Whether any run waits for another one's end."""
+        return bool(self._places)
+
     def next(self, place: Place) -> list[Key]:
         """Return who may have a chance now that a run at *place* has ended."""
         self._active.pop(place, None)

@@ -176,6 +176,23 @@ def test_plan_run_takes_a_missing_required_input_for_unknown() -> None:
     assert 'input "q" is not given' in found.assumptions
 
 
+@pytest.mark.parametrize(
+    ("budget", "over"),
+    [
+        ({"maxCostUSD": "0.001"}, True),
+        ({"maxCostUSD": "0.002", "period": "Day"}, False),
+        ({"maxTokens": 100}, True),
+        ({"maxCostUSD": "1", "maxTokens": 10_000}, False),
+    ],
+)
+def test_plan_run_says_whether_the_budget_may_be_too_small(budget: dict[str, Any], over: bool) -> None:
+    spec = {"model": "m", "nodes": [ask("a", "x" * 400)], "budget": budget}
+    found = plan_run(spec, {}, there=There(models={"m": PAID}))
+    (line,) = [line for line in found.text().splitlines() if line.startswith("  budget")]
+    assert ("BudgetExceeded" in line) is over
+    assert f"for each {budget.get('period', 'run').lower()}" in line
+
+
 def test_plan_run_adds_handlers() -> None:
     alert = {"tool": {"name": "http_request", "arguments": {}}}
     spec = {"model": "m", "nodes": [ask("a")], "onFailure": alert, "finally": alert}

@@ -56,6 +56,7 @@ def with_status(obj: dict[str, Any], plan: Plan) -> dict[str, Any]:
         pytest.param({"scripted": {"responses": [{"reply": "x"}]}}, ("True", "Accepted"), id="scripted"),
         pytest.param({"model": "x", "fallbacks": ["y"]}, ("True", "Accepted"), id="fallbacks"),
         pytest.param({"scripted": {"responses": [{"match": "(", "reply": "x"}]}}, ("False", "InvalidSpec"), id="regex"),
+        pytest.param({"model": "x", "fallbacks": ["m"]}, ("False", "InvalidSpec"), id="itself"),
     ],
 )
 def test_plan_model(spec: dict[str, Any], expected: tuple[str, str]) -> None:
@@ -63,6 +64,12 @@ def test_plan_model(spec: dict[str, Any], expected: tuple[str, str]) -> None:
     plan = plan_model(model)
     assert ready(plan) == expected
     assert status_patch(with_status(model, plan), plan_model(with_status(model, plan)), now=NOW) == {}
+
+
+def test_plan_model_waits_for_its_fallbacks() -> None:
+    plan = plan_model(make("Model", "m", {"model": "x"}), lacking=(Reason.MODEL_NOT_FOUND, "no"))
+    assert ready(plan) == ("False", "ModelNotFound")
+    assert {condition.type for condition in plan.conditions} == {"Ready", "Reconciling"}
 
 
 @pytest.mark.parametrize(

@@ -189,6 +189,35 @@ def test_validate_text_warns_of_what_is_not_among_the_files() -> None:
     assert (problem.severity, problem.reason, problem.fix) == ("warning", "ModelNotFound", 'did you mean "default"?')
 
 
+def nested(inner: str, inputs: str = "{}") -> str:
+    outer = workflow(f"    - {{name: a, workflow: {{name: inner, inputs: {inputs}}}}}\n")
+    return f"{outer}---\n{HEAD.format(kind='Workflow', name='inner')}spec:\n{inner}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "place"),
+    [
+        pytest.param(
+            nested("  nodes: [{name: b, workflow: {name: triage}}]\n"), "would run itself", ("triage", 7), id="cycle"
+        ),
+        pytest.param(
+            nested("  inputs: [{name: i, required: true}]\n  nodes: [{name: b, wait: {seconds: 1}}]\n"),
+            'requires input "i"',
+            ("triage", 7),
+            id="missing-input",
+        ),
+    ],
+)
+def test_validate_text_compares_workflows_that_run_each_other(text: str, message: str, place: tuple[str, int]) -> None:
+    found = [(one.subject, one.line) for one in validate_text(text) if message in one.message]
+    assert any(place[0] in subject and line == place[1] for subject, line in found), found
+
+
+def test_validate_text_says_a_mistake_of_a_nested_workflow_once() -> None:
+    problems = validate_text(nested("  nodes: [{name: b, needs: [z], wait: {seconds: 1}}]\n"))
+    assert len([one for one in problems if one.severity == "error"]) == 1
+
+
 def run(inputs: str) -> str:
     declared = "  inputs:\n    - {name: count, type: integer, required: true}\n"
     flow = workflow("    - {name: a, llm: {prompt: x}}\n", declared)

@@ -202,6 +202,45 @@ async def test_observe_a_model_that_appears_wakes_those_that_wait_for_it(world: 
     assert other not in due
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "woken"),
+    [
+        ("Tool", "t", {"w", "g", "outer"}),
+        ("Model", "spare", {"m", "w", "outer"}),
+        ("Workflow", "w", {"outer"}),
+        ("Agent", "g", {"w", "outer"}),
+        ("Tool", "another", set()),
+    ],
+)
+async def test_observe_wakes_everything_that_depends_on_it(
+    world: OperatorWorld, kind: str, name: str, woken: set[str]
+) -> None:
+    nodes = [{"name": "a", "agent": {"name": "g", "prompt": "x"}}]
+    declared = {
+        ("Model", "m"): {"model": "x", "fallbacks": ["spare"]},
+        ("Agent", "g"): {"model": "m", "tools": ["t"]},
+        ("Workflow", "w"): {"nodes": nodes},
+        ("Workflow", "outer"): {"nodes": [{"name": "a", "workflow": {"name": "w"}}]},
+    }
+    for (of_kind, of_name), spec in declared.items():
+        await world.settle(await world.add(of_kind, of_name, spec))
+    for key in world.objects.keys("Model", "Agent", "Workflow"):
+        await world.settle(key)
+    found = {"apiVersion": names.API_VERSION, "kind": kind, "metadata": {"name": name, "generation": 7}, "spec": {}}
+    await world.operator.observe("ADDED", world.kube.add(found))
+    due = {world.object(key)["metadata"]["name"] for key in world.operator.queue._due}
+    assert due == woken
+
+
+async def test_observe_a_status_wakes_nobody(world: OperatorWorld) -> None:
+    await world.declare()
+    for key in world.objects.keys("Model", "Agent", "Workflow"):
+        await world.settle(key)
+    for obj in world.kube.of_kind("Agent"):
+        await world.operator.observe("MODIFIED", obj | {"status": {"queue": 9}})
+    assert world.operator.queue._due == {}
+
+
 async def test_observe_a_pod_that_is_gone_has_its_work_sent_on(world: OperatorWorld) -> None:
     key = await queued_run(world)
     session = await world.session()
