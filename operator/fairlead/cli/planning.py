@@ -175,6 +175,9 @@ async def _with_cluster(target: Target, found: Found, wanted: Wanted) -> Found:
     try:
         async with asyncio.timeout(_SECONDS), open_session(target) as session:
             prices, history = await _remembered(session, there, wanted)
+    except KeyError as error:
+        hint(f"earlier runs were not looked up: the gateway is of another version and does not tell {error}")
+        return replace(found, there=there)
     except (FairleadError, OSError, TimeoutError) as error:
         hint(f"earlier runs were not looked up: {str(error) or f'no answer within {_SECONDS:g} s'}")
         return replace(found, there=there)

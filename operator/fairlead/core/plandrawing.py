@@ -74,6 +74,7 @@ def to_json(plan: RunPlan) -> dict[str, Any]:
             "outputTokens": _range_json(plan.output_tokens),
             "cost": _cost_json(plan.cost),
             "unpricedModels": list(plan.unpriced),
+            "budget": None if plan.budget is None else dict(plan.budget),
             "assumptions": list(plan.assumptions),
         },
         "history": _history_json(plan),
@@ -139,7 +140,7 @@ def _history_json(plan: RunPlan) -> dict[str, Any] | None:
 
 def to_text(plan: RunPlan) -> str:
     """Return a plan as text."""
-    title = f"{plan.name or 'workflow'}: {len(plan.nodes)} nodes in {len(plan.waves)} waves"
+    title = f"{plan.name or 'workflow'}: {_many(len(plan.nodes), 'node')} in {_many(len(plan.waves), 'wave')}"
     parts = [
         [title],
         list(_table(_graph_rows(plan.nodes), headers=("WAVE", "NODE", "ACTION", "NEEDS", "CALLS", "COST", "NOTES"))),
@@ -152,6 +153,10 @@ def to_text(plan: RunPlan) -> str:
         lines = [f"  {problem.reason}: {problem.message}" for problem in plan.problems]
         parts.append(["problems", *lines])
     return "\n\n".join("\n".join(lines) for lines in parts)
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _graph_rows(nodes: Sequence[PlannedNode]) -> Iterator[Sequence[str]]:
@@ -176,6 +181,8 @@ def _graph_rows(nodes: Sequence[PlannedNode]) -> Iterator[Sequence[str]]:
 def _estimate_lines(plan: RunPlan) -> Iterator[str]:
     yield "estimate for one run"
     yield f"  cost     {_cost(plan.cost)}"
+    if plan.budget:
+        yield f"  budget   {_budget(plan)}"
     if plan.unpriced:
         yield f"           the price of {', '.join(plan.unpriced)} is not known: state it in Model.spec.price"
     yield f"  calls    {_count(plan.model_calls)} of models, {_count(plan.tool_calls)} of tools"
@@ -187,6 +194,18 @@ def _estimate_lines(plan: RunPlan) -> Iterator[str]:
         yield f"  earlier  {plan.history.runs} runs: {paid}, {took}"
     for text in plan.assumptions:
         yield f"  assumed  {text}"
+
+
+def _budget(plan: RunPlan) -> str:
+    """Return what the workflow may spend, and whether one run may need more."""
+    budget = plan.budget or {}
+    money, count = budget.get("maxCostUSD"), budget.get("maxTokens")
+    limits = ([f"${money}"] if money else []) + ([f"{count:,} tokens"] if count else [])
+    whole = plan.input_tokens.most + plan.output_tokens.most
+    over = bool(count and whole > count)
+    over |= bool(money and plan.cost is not None and plan.cost.most > Decimal(money) * _PICO)
+    warning = "; the upper end is over it: the run would end as BudgetExceeded" if over else ""
+    return f"{' and '.join(limits)} for each {str(budget.get('period') or 'Run').lower()}{warning}"
 
 
 def _table(rows: Iterable[Sequence[str]], *, headers: Sequence[str]) -> Iterator[str]:

@@ -83,6 +83,7 @@ def plan_run(
         cost=_total_cost(nodes),
         unpriced=tuple(sorted(planner.unpriced)),
         assumptions=tuple(assumed),
+        budget=spec.get("budget"),
         history=history if history is not None and history.runs else None,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from fairlead.core import plandrawing
 from fairlead.core.estimates import Estimate, Range
@@ -12,6 +12,7 @@ from fairlead.core.profile import NodeProfile, WorkflowProfile
 from fairlead.core.references import References
 
 Json = Mapping[str, Any]
+_KINDS: Final = ("models", "agents", "tools", "workflows")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,8 @@ class There:
     @classmethod
     def of_document(cls, document: Json) -> There:
         """Return what a frozen revision holds."""
-        kinds = ("models", "agents", "tools", "workflows")
-        return cls(**{kind: document.get(kind) or {} for kind in kinds})
+        models, agents, tools, workflows = (document.get(kind) or {} for kind in _KINDS)
+        return cls(models, agents, tools, workflows)
 
     @classmethod
     def of_references(cls, found: References) -> There:
@@ -98,6 +99,8 @@ class RunPlan:
     unpriced: tuple[str, ...]
     """Models whose price is not known."""
     assumptions: tuple[str, ...]
+    budget: Json | None = None
+    """``Workflow.spec.budget``."""
     history: WorkflowProfile | None = None
 
     def to_json(self) -> dict[str, Any]:
