@@ -1,7 +1,7 @@
 """Has providers stream their answers, below LiteLLM: it asks for one piece and gets one.
 
 So a provider that stops in mid-answer is noticed before the time is over, what came until then is known, and a chunk
-costs some ten microseconds instead of more than a millisecond (decision record 7).
+costs some ten microseconds instead of more than a millisecond (decision record 4).
 """
 
 from __future__ import annotations

@@ -85,14 +85,14 @@ class Models:
         self._breakers: OrderedDict[tuple[str, ...], Breaker] = OrderedDict()
         self._limiters: OrderedDict[tuple[str, str], RateLimiter] = OrderedDict()
 
-    def reserve(self, context: TaskContext, request: LlmRequest, *, node: str) -> Reservation | None:
+    def reserve(self, context: TaskContext, request: LlmRequest) -> Reservation | None:
         """Return what a call may cost at worst, and the budgets that it counts against; None: there are none.
 
         Raises:
             TerminalError: with reason ``PriceUnknown``, or the Model or a tool is wrong.
         """
         candidates = _candidates(context, request.model)
-        lines = budget_lines(context, node, candidates, at=self._clock.now())
+        lines = budget_lines(context, candidates, at=self._clock.now())
         return build_reservation(lines, candidates, request, self._tools(context, request) if lines else ())
 
     async def ask(

@@ -131,39 +131,23 @@ def _price_unknown(candidate: Candidate, line: BudgetLine) -> TerminalError:
     )
 
 
-def budget_lines(
-    context: TaskContext, node: str, candidates: Iterable[Candidate], *, at: datetime
-) -> tuple[BudgetLine, ...]:
-    """Return every limit that a model call of *node* counts against."""
-    found = [line for line in _lines(context, node, candidates, at) if line is not None]
+def budget_lines(context: TaskContext, candidates: Iterable[Candidate], *, at: datetime) -> tuple[BudgetLine, ...]:
+    """Return every limit that a model call counts against; a sub-workflow shares those of its run."""
+    found = [line for line in _lines(context, candidates, at) if line is not None]
     return tuple({(line.scope, line.period): line for line in found}.values())
 
 
-def _lines(
-    context: TaskContext, node: str, candidates: Iterable[Candidate], at: datetime
-) -> Iterator[BudgetLine | None]:
+def _lines(context: TaskContext, candidates: Iterable[Candidate], at: datetime) -> Iterator[BudgetLine | None]:
     scopes = _Scopes(context, at)
     if context.run_budget:
         yield scopes.of_run(context.run_budget)
     yield scopes.line("Workflow", context.workflow, context.document["workflow"]["spec"].get("budget"))
-    for name in _nested(context, node):
-        yield scopes.line("Workflow", name, (context.document["workflows"][name]).get("budget"))
     if context.agent:
         yield scopes.line("Agent", context.agent, context.agent_spec().get("budget"))
     for candidate in candidates:
         budget = candidate.spec.budget
         given = None if budget is None else budget.model_dump(mode="json", by_alias=True)
         yield scopes.line("Model", candidate.name, given)
-
-
-def _nested(context: TaskContext, node: str) -> Iterator[str]:
-    """Yield the names of the sub-workflows that *node* lies in, from the outside."""
-    parts = node.split("/")
-    for length in range(1, len(parts)):
-        outer = context.definition("/".join(parts[:length])) or {}
-        name = str((outer.get("workflow") or {}).get("name"))
-        if name in (context.document.get("workflows") or {}):
-            yield name
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ class OutcomeUnknown(TerminalError):
 class ModelCaller(Protocol):
     """Asks models."""
 
-    def reserve(self, context: TaskContext, request: LlmRequest, *, node: str) -> Reservation | None:
+    def reserve(self, context: TaskContext, request: LlmRequest) -> Reservation | None:
         """Return what the answer may cost at worst and what that counts against; None: no budget holds.
 
         Raises:
@@ -325,7 +325,7 @@ class Calls:
         target, reservation = "", None
         if request.llm is not None:
             target = request.llm.model
-            reservation = self._models.reserve(context, request.llm, node=request.node)
+            reservation = self._models.reserve(context, request.llm)
         elif request.tool is not None:
             target = request.tool.name
         return CallIntent(

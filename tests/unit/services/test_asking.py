@@ -135,12 +135,12 @@ async def test_ask_tools_are_offered_and_their_use_is_told() -> None:
 async def test_reserve_counts_the_tools_that_are_offered() -> None:
     world = World(first=says("ok", budget={"maxTokens": 10_000}))
     request = LlmRequest(model="first", messages=(Message(role="user", content="?"),))
-    reserved = world.models.reserve(world.context, request, node="a")
+    reserved = world.models.reserve(world.context, request)
     assert reserved is not None
     assert [line.scope for line in reserved.lines] == ["model/c/ns/first"]
     world = World(first={"model": "openai/gpt-4o-mini", "budget": {"maxCostUSD": "1"}})
-    bare = world.models.reserve(world.context, request, node="a")
-    offered = world.models.reserve(world.context, request.model_copy(update={"tools": ("sql",)}), node="a")
+    bare = world.models.reserve(world.context, request)
+    offered = world.models.reserve(world.context, request.model_copy(update={"tools": ("sql",)}))
     assert bare is not None
     assert offered is not None
     assert offered.input_tokens > bare.input_tokens + 1024

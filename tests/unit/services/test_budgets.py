@@ -53,32 +53,25 @@ def lines_of(found: tuple[BudgetLine, ...]) -> dict[str, tuple[str, int | None, 
 
 def test_budget_lines_of_everything_that_has_a_budget() -> None:
     document = {
-        "workflow": {
-            "spec": {
-                "budget": {"maxCostUSD": "0.50", "period": "Run"},
-                "nodes": [{"name": "outer", "workflow": {"name": "inner"}}],
-            }
-        },
-        "workflows": {"inner": {"budget": {"maxTokens": 7, "period": "Day"}, "nodes": []}},
-        "agents": {"engineer": {"budget": {"maxCostUSD": "2", "period": "Month"}}},
+        "workflow": {"spec": {"budget": {"maxCostUSD": "0.50", "period": "Run"}}},
+        "agents": {"engineer": {"budget": {"maxCostUSD": "2", "period": "Day"}}},
     }
     given = context(document=document, agent="engineer", run_budget={"maxTokens": 9})
     models = [
         candidate(budget={"maxCostUSD": "0.000000000001"}),
         candidate("slow", budget={"maxTokens": 5, "period": "Run"}),
     ]
-    assert lines_of(budget_lines(given, "outer[0]/fix", models, at=AT)) == {
+    assert lines_of(budget_lines(given, models, at=AT)) == {
         "run/uid-1": ("", None, 9),
         "workflow/c1/ns/triage@uid-1": ("", 5 * 10**11, None),
-        "workflow/c1/ns/inner": ("2026-11-21", None, 7),
-        "agent/c1/ns/engineer": ("2026-11", 2 * 10**12, None),
+        "agent/c1/ns/engineer": ("2026-11-21", 2 * 10**12, None),
         "model/c1/ns/fast": ("2026-11", 1, None),
         "model/c1/ns/slow@uid-1": ("", None, 5),
     }
 
 
 def test_build_reservation_without_budgets_is_none() -> None:
-    assert budget_lines(context(), "a", [candidate()], at=AT) == ()
+    assert budget_lines(context(), [candidate()], at=AT) == ()
     assert build_reservation((), [candidate()], ASK) is None
 
 

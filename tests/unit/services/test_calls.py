@@ -43,8 +43,8 @@ class Outside:
     idempotent: bool = True
     granted: int | None = None
 
-    def reserve(self, context: TaskContext, request: LlmRequest, *, node: str) -> Reservation | None:
-        del context, request, node
+    def reserve(self, context: TaskContext, request: LlmRequest) -> Reservation | None:
+        del context, request
         return self.reservation
 
     def is_idempotent(self, context: TaskContext, request: ToolRequest) -> bool:
@@ -454,9 +454,9 @@ async def test_call_waits_for_its_budget_no_longer_than_it_has_time(storage: Sto
 
 async def test_call_whose_budget_cannot_be_kept_is_not_sent(storage: Storage) -> None:
     class Unpriced(Outside):
-        def reserve(self, context: TaskContext, request: LlmRequest, *, node: str) -> Reservation | None:
+        def reserve(self, context: TaskContext, request: LlmRequest) -> Reservation | None:
             del context, request
-            raise TerminalError(f"{node}: nobody knows the price", reason="PriceUnknown")
+            raise TerminalError("nobody knows the price", reason="PriceUnknown")
 
     outside = Unpriced()
     fence = await claim(storage)
