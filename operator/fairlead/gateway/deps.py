@@ -11,7 +11,6 @@ from pydantic import BaseModel, ValidationError
 from fairlead.errors import InvalidObject
 from fairlead.kube import TokenIdentity
 from fairlead.services.sessions import Unauthenticated
-from fairlead.storage.base import AgentSession
 from fairlead.wiring import Gateway
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -33,14 +32,6 @@ Services = Annotated[Gateway, Depends(services)]
 Bearer = Annotated[str, Depends(bearer)]
 
 
-async def agent(gateway: Services, token: Bearer) -> AgentSession:
-    """Return the session of the agent that asks."""
-    return await gateway.sessions.authenticate(token)
-
-
-Agent = Annotated[AgentSession, Depends(agent)]
-
-
 async def reader(request: Request, gateway: Services, token: Bearer) -> None:
     """Let only those pass who may read runs of the namespace in the path, or of the one asked for."""
     namespace = request.path_params.get("namespace") or request.query_params.get("namespace") or ""
@@ -57,15 +48,20 @@ async def person(request: Request, gateway: Services, token: Bearer) -> TokenIde
 Person = Annotated[TokenIdentity, Depends(person)]
 
 
+async def parse(request: Request, model: type[_Model]) -> _Model:
+    """Return the body as *model*, by pydantic's own JSON parser."""
+    try:
+        return model.model_validate_json(await request.body())
+    except ValidationError as error:
+        first: Any = error.errors(include_input=False, include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise InvalidObject(f"{place}: {first['msg']}", field=place, reason="InvalidRequest") from None
+
+
 def body(model: type[_Model]) -> Callable[[Request], Awaitable[_Model]]:
-    """Return a dependency that reads the body as *model*, by pydantic's own JSON parser."""
+    """Return a dependency that reads the body as *model*."""
 
-    async def parse(request: Request) -> _Model:
-        try:
-            return model.model_validate_json(await request.body())
-        except ValidationError as error:
-            first: Any = error.errors(include_input=False, include_url=False)[0]
-            place = ".".join(str(part) for part in first["loc"])
-            raise InvalidObject(f"{place}: {first['msg']}", field=place, reason="InvalidRequest") from None
+    async def read(request: Request) -> _Model:
+        return await parse(request, model)
 
-    return parse
+    return read

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -28,6 +29,8 @@ _BEATS_PER_LEASE: Final = 3
 _LOOK_AGAIN_SECONDS: Final = 5.0
 _FORGOTTEN_AFTER_BEATS: Final = 2
 TOPIC: Final = "queue"
+_TRUST_SECONDS: Final = 2.0
+_KEPT: Final = 4096
 _DEAD_PHASES: Final = frozenset({"Succeeded", "Failed"})
 
 
@@ -92,6 +95,7 @@ class Sessions:
         self._tasks = tasks
         self._wakeups = wakeups
         self._unclaimed: dict[tuple[str, str, int], int] = {}
+        self._recognised: OrderedDict[str, tuple[AgentSession, float]] = OrderedDict()
         self.closing = False
         """Set while the process ends: nothing more is handed out."""
 
@@ -134,6 +138,22 @@ class Sessions:
         session = await self._storage.get_session(token_digest(token)) if token else None
         if session is None:
             raise Unauthenticated("the session is over: register again", reason="SessionExpired")
+        return session
+
+    async def recognise(self, token: str) -> AgentSession:
+        """Return the session of a bearer token, as it was a moment ago: for requests that storage fences anyway.
+
+        Raises:
+            Unauthenticated: it was not known, or revoked.
+        """
+        digest = token_digest(token)
+        known = self._recognised.get(digest)
+        if known is not None and known[1] > self._clock.monotonic():
+            return known[0]
+        session = await self.authenticate(token)
+        self._recognised[digest] = session, self._clock.monotonic() + _TRUST_SECONDS
+        while len(self._recognised) > _KEPT:
+            self._recognised.popitem(last=False)
         return session
 
     async def heartbeat(self, session: AgentSession, request: Heartbeat) -> HeartbeatReply:

@@ -1,46 +1,57 @@
-"""What agent pods call: the wire contract of `fairlead_agent.protocol`."""
+"""What agent pods call: the wire contract of `fairlead_agent.protocol`.
+
+These are plain routes: a run makes many of these requests, and resolving FastAPI's dependencies costs more than most of
+them do.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Awaitable, Callable
+from typing import Final
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter
 from pydantic import BaseModel
+from starlette.requests import Request
 from starlette.responses import Response
 
-from fairlead.gateway.deps import Agent, Bearer, Services, body
+from fairlead.gateway.deps import bearer, parse, services
 from fairlead.gateway.errors import JsonResponse
 from fairlead.storage.base import AgentSession, Fence
+from fairlead.wiring import Gateway
 from fairlead_agent import protocol
 
-router = APIRouter(prefix="/v1")
-_NO_CONTENT = 204
+router = APIRouter()
+_NO_CONTENT: Final = 204
+_Handler = Callable[[Request], Awaitable[Response]]
 
 
-@router.post("/register")
-async def register(
-    gateway: Services, token: Bearer, asked: Annotated[protocol.Register, Depends(body(protocol.Register))]
-) -> Response:
+def _post(path: str) -> Callable[[_Handler], _Handler]:
+    def register_it(handler: _Handler) -> _Handler:
+        router.add_route(f"/v1{path}", handler, methods=["POST"])
+        return handler
+
+    return register_it
+
+
+@_post("/register")
+async def register(request: Request) -> Response:
     """Give a pod a session."""
-    return _reply(await gateway.sessions.register(token, asked))
+    gateway, asked = await services(request), await parse(request, protocol.Register)
+    return _reply(await gateway.sessions.register(await bearer(request), asked))
 
 
-@router.post("/heartbeat")
-async def heartbeat(
-    gateway: Services, session: Agent, asked: Annotated[protocol.Heartbeat, Depends(body(protocol.Heartbeat))]
-) -> Response:
+@_post("/heartbeat")
+async def heartbeat(request: Request) -> Response:
     """Renew a pod's lease."""
-    return _reply(await gateway.sessions.heartbeat(session, asked))
+    gateway, session = await _session(request)
+    return _reply(await gateway.sessions.heartbeat(session, await parse(request, protocol.Heartbeat)))
 
 
-@router.post("/claim")
-async def claim(
-    gateway: Services,
-    session: Agent,
-    request: Request,
-    asked: Annotated[protocol.Claim, Depends(body(protocol.Claim))],
-) -> Response:
+@_post("/claim")
+async def claim(request: Request) -> Response:
     """Hand out tasks."""
+    gateway, session = await _session(request)
+    asked = await parse(request, protocol.Claim)
     claimed = await gateway.sessions.claim(session, asked, gone=request.is_disconnected)
     now = gateway.clock.now()
     try:
@@ -50,128 +61,108 @@ async def claim(
         raise
 
 
-@router.post("/tasks/{task_id}/journal")
-async def append(
-    task_id: str,
-    gateway: Services,
-    session: Agent,
-    request: Request,
-    asked: Annotated[protocol.Append, Depends(body(protocol.Append))],
-) -> Response:
+@_post("/tasks/{task_id}/journal")
+async def append(request: Request) -> Response:
     """Commit journal entries."""
+    gateway, session = await _writer(request)
+    asked = await parse(request, protocol.Append)
     size = len(await request.body())
-    length = await gateway.journal.append(_fence(task_id, session, asked.attempt), asked, size=size)
+    length = await gateway.journal.append(_fence(request, session, asked.attempt), asked, size=size)
     return JsonResponse({"length": length})
 
 
-@router.post("/tasks/{task_id}/calls")
-async def call(
-    task_id: str,
-    gateway: Services,
-    session: Agent,
-    asked: Annotated[protocol.Call, Depends(body(protocol.Call))],
-) -> Response:
+@_post("/tasks/{task_id}/calls")
+async def call(request: Request) -> Response:
     """Call a model or a tool."""
-    return _reply(await gateway.calls.call(_fence(task_id, session, asked.attempt), asked))
+    gateway, session = await _writer(request)
+    asked = await parse(request, protocol.Call)
+    return _reply(await gateway.calls.call(_fence(request, session, asked.attempt), asked))
 
 
-@router.post("/tasks/{task_id}/logs")
-async def logs(
-    task_id: str,
-    gateway: Services,
-    session: Agent,
-    asked: Annotated[protocol.Logs, Depends(body(protocol.Logs))],
-) -> Response:
+@_post("/tasks/{task_id}/logs")
+async def logs(request: Request) -> Response:
     """Keep lines of a run's log."""
-    await gateway.journal.log(_fence(task_id, session, asked.attempt), asked)
+    gateway, session = await _writer(request)
+    asked = await parse(request, protocol.Logs)
+    await gateway.journal.log(_fence(request, session, asked.attempt), asked)
     return Response(status_code=_NO_CONTENT)
 
 
-@router.post("/tasks/{task_id}/release")
-async def release(
-    task_id: str,
-    gateway: Services,
-    session: Agent,
-    asked: Annotated[protocol.Release, Depends(body(protocol.Release))],
-) -> Response:
+@_post("/tasks/{task_id}/release")
+async def release(request: Request) -> Response:
     """Take a task back."""
-    await gateway.sessions.release(_fence(task_id, session, asked.attempt), reason=asked.reason)
+    gateway, session = await _writer(request)
+    asked = await parse(request, protocol.Release)
+    await gateway.sessions.release(_fence(request, session, asked.attempt), reason=asked.reason)
     return Response(status_code=_NO_CONTENT)
 
 
-@router.post("/tasks/{task_id}/signals")
-async def signals(
-    task_id: str,
-    gateway: Services,
-    session: Agent,
-    request: Request,
-    asked: Annotated[protocol.AwaitSignals, Depends(body(protocol.AwaitSignals))],
-) -> Response:
+@_post("/tasks/{task_id}/signals")
+async def signals(request: Request) -> Response:
     """Tell what a task waits for, when it comes."""
-    fence = _fence(task_id, session, asked.attempt)
+    gateway, session = await _writer(request)
+    asked = await parse(request, protocol.AwaitSignals)
+    fence = _fence(request, session, asked.attempt)
     return _reply(await gateway.waiting.signals(fence, asked, gone=request.is_disconnected))
 
 
-@router.post("/tasks/{task_id}/park")
-async def park(
-    task_id: str,
-    gateway: Services,
-    session: Agent,
-    asked: Annotated[protocol.Park, Depends(body(protocol.Park))],
-) -> Response:
+@_post("/tasks/{task_id}/park")
+async def park(request: Request) -> Response:
     """Take a task back until what it waits for comes."""
-    return _reply(await gateway.waiting.park(_fence(task_id, session, asked.attempt), asked))
+    gateway, session = await _writer(request)
+    asked = await parse(request, protocol.Park)
+    return _reply(await gateway.waiting.park(_fence(request, session, asked.attempt), asked))
 
 
-@router.post("/tasks/{task_id}/approvals")
-async def ask_approval(
-    task_id: str,
-    gateway: Services,
-    session: Agent,
-    asked: Annotated[protocol.AskApproval, Depends(body(protocol.AskApproval))],
-) -> Response:
+@_post("/tasks/{task_id}/approvals")
+async def ask_approval(request: Request) -> Response:
     """Ask people."""
-    await gateway.approvals.ask(_fence(task_id, session, asked.attempt), asked)
+    gateway, session = await _writer(request)
+    asked = await parse(request, protocol.AskApproval)
+    await gateway.approvals.ask(_fence(request, session, asked.attempt), asked)
     return Response(status_code=_NO_CONTENT)
 
 
-@router.post("/tasks/{task_id}/turns")
-async def start_turn(
-    task_id: str,
-    gateway: Services,
-    session: Agent,
-    asked: Annotated[protocol.StartTurn, Depends(body(protocol.StartTurn))],
-) -> Response:
+@_post("/tasks/{task_id}/turns")
+async def start_turn(request: Request) -> Response:
     """Hand a task to an agent."""
-    await gateway.turns.start(_fence(task_id, session, asked.attempt), asked)
+    gateway, session = await _writer(request)
+    asked = await parse(request, protocol.StartTurn)
+    await gateway.turns.start(_fence(request, session, asked.attempt), asked)
     return Response(status_code=_NO_CONTENT)
 
 
-@router.post("/tasks/{task_id}/turns/cancel")
-async def cancel_turns(
-    task_id: str,
-    gateway: Services,
-    session: Agent,
-    asked: Annotated[protocol.CancelTurns, Depends(body(protocol.CancelTurns))],
-) -> Response:
+@_post("/tasks/{task_id}/turns/cancel")
+async def cancel_turns(request: Request) -> Response:
     """End turns that nobody waits for any more."""
-    await gateway.turns.cancel(_fence(task_id, session, asked.attempt), asked)
+    gateway, session = await _writer(request)
+    asked = await parse(request, protocol.CancelTurns)
+    await gateway.turns.cancel(_fence(request, session, asked.attempt), asked)
     return Response(status_code=_NO_CONTENT)
 
 
-@router.post("/tasks/{task_id}/cache")
-async def cache(
-    task_id: str,
-    gateway: Services,
-    session: Agent,
-    asked: Annotated[protocol.CacheLookup, Depends(body(protocol.CacheLookup))],
-) -> Response:
+@_post("/tasks/{task_id}/cache")
+async def cache(request: Request) -> Response:
     """Look a result up."""
-    return _reply(await gateway.results.cached(_fence(task_id, session, asked.attempt), asked))
+    gateway, session = await _writer(request)
+    asked = await parse(request, protocol.CacheLookup)
+    return _reply(await gateway.results.cached(_fence(request, session, asked.attempt), asked))
 
 
-def _fence(task_id: str, session: AgentSession, attempt: int) -> Fence:
-    return Fence(task_id, session.id, attempt)
+async def _session(request: Request) -> tuple[Gateway, AgentSession]:
+    """Return the services and the session of the agent that asks."""
+    gateway = await services(request)
+    return gateway, await gateway.sessions.authenticate(await bearer(request))
+
+
+async def _writer(request: Request) -> tuple[Gateway, AgentSession]:
+    """Return the same for what is fenced anyway: a session that is over writes nothing, whenever that is noticed."""
+    gateway = await services(request)
+    return gateway, await gateway.sessions.recognise(await bearer(request))
+
+
+def _fence(request: Request, session: AgentSession, attempt: int) -> Fence:
+    return Fence(request.path_params["task_id"], session.id, attempt)
 
 
 def _reply(message: BaseModel) -> Response:
