@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fairlead.cli.session import Session
 
 MANAGER: Final = "fairlead"
-_FIRST: Final = ("Namespace", "CustomResourceDefinition", "ServiceAccount", "Secret", "ConfigMap", "Model", "Agent")
+_FIRST: Final = ("Namespace", "CustomResourceDefinition", "ServiceAccount", "Secret", "ConfigMap", "Model", "Tool", "Agent")
 
 
 @command(

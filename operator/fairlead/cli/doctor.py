@@ -128,7 +128,7 @@ async def _look(session: Session) -> list[Finding]:
     from fairlead.kube import Ref
 
     found = [Finding("ok", f"the Kubernetes API at {session.kube.server} answers")]
-    for plural in ("workflows", "workflowruns", "agents", "models"):
+    for plural in ("workflows", "workflowruns", "agents", "models", "tools"):
         ref = Ref("apiextensions.k8s.io/v1", "CustomResourceDefinition", f"{plural}.{names.GROUP}")
         if await session.kube.get(ref) is None:
             fix = "kubectl apply -k manifests/base"
