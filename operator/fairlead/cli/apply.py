@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from fairlead.cli.session import Session
 
 MANAGER: Final = "fairlead"
-_FIRST: Final = ("Namespace", "CustomResourceDefinition", "ServiceAccount", "Secret", "ConfigMap", "Model", "Tool", "Agent")
+_FIRST: Final = (
+    *("Namespace", "CustomResourceDefinition", "ServiceAccount", "Secret", "ConfigMap"),
+    *("Model", "Tool", "Agent", "Workflow"),
+)
 
 
 @command(
