@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -233,3 +235,23 @@ def test_agent_imports_langgraph_only_when_a_turn_needs_it() -> None:
     code = "import sys, fairlead_agent.main; print([m for m in sys.modules if m.startswith('lang')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_turns_need_nothing_that_the_image_leaves_out() -> None:
+    dockerfile = (Path(__file__).parents[3] / "agent_image" / "Dockerfile").read_text()
+    (left_out,) = re.findall(r"uninstall --quiet --yes \\\n *(.*)", dockerfile)
+    names = {name.removesuffix("-py").replace("-", "_") for name in left_out.split()}
+    assert "zstandard" in names
+    code = f"""
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {names!r}:
+            raise ModuleNotFoundError(name, name=name)
+sys.meta_path.insert(0, Missing())
+import fairlead_agent.main, fairlead_agent.loop, fairlead_agent.owngraph
+from fairlead_agent.expressions import evaluate
+print(evaluate("1 + 1", {{}}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("2\n", "")
