@@ -6,14 +6,13 @@ import random
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
-from fairlead.api.v1alpha1.model import ModelSpec
+from fairlead.api.v1alpha1.model import ModelSpec, Scripted
 from fairlead.clock import Clock
-from fairlead.core import names
 from fairlead.errors import FairleadError, InvalidObject, RetryableError, TerminalError
 from fairlead.kube import KubeClient
 from fairlead.llm.base import (
@@ -58,6 +57,22 @@ _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
 
+@dataclass(slots=True)
+class _Known:
+    """A Model of a frozen document, read once."""
+
+    document: Mapping[str, Any]
+    """Kept, so that no other can have its identity."""
+    candidate: Candidate
+    compiled: Script | None = None
+
+    def script(self, scripted: Scripted) -> Script:
+        """Return the compiled script."""
+        if self.compiled is None:
+            self.compiled = Script(scripted)
+        return self.compiled
+
+
 class Models:
     """Asks providers and scripts.
 
@@ -80,7 +95,7 @@ class Models:
         self._providers = providers
         self._find_tool = find_tool
         self._jitter = jitter
-        self._scripts: OrderedDict[str, Script] = OrderedDict()
+        self._known: OrderedDict[tuple[int, str], _Known] = OrderedDict()
         self._used: OrderedDict[tuple[str, str], Counter[int]] = OrderedDict()
         self._breakers: OrderedDict[tuple[str, ...], Breaker] = OrderedDict()
         self._limiters: OrderedDict[tuple[str, str], RateLimiter] = OrderedDict()
@@ -91,7 +106,7 @@ class Models:
         Raises:
             TerminalError: with reason ``PriceUnknown``, or the Model or a tool is wrong.
         """
-        candidates = _candidates(context, request.model)
+        candidates = self._candidates(context, request.model)
         lines = budget_lines(context, candidates, at=self._clock.now())
         return build_reservation(lines, candidates, request, self._tools(context, request) if lines else ())
 
@@ -103,7 +118,7 @@ class Models:
         *max_output_tokens* is what the budgets granted, if any count.
         """
         deadline = self._clock.monotonic() + timeout_seconds * _MARGIN
-        candidates = _candidates(context, request.model)
+        candidates = self._candidates(context, request.model)
         chat = self._chat(context, request)
         paid: list[Paid] = []
         failures: list[FairleadError] = []
@@ -147,9 +162,7 @@ class Models:
     async def _model(self, context: TaskContext, candidate: Candidate) -> ChatModel:
         spec = candidate.spec
         if spec.scripted is not None:
-            digest = names.digest(spec.scripted.model_dump(mode="json"))
-            scripted = spec.scripted
-            script = _kept(self._scripts, digest, lambda: Script(scripted))
+            script = self._find(context, candidate.name).script(spec.scripted)
             used = _kept(self._used, (context.run_uid, candidate.name), Counter)  # `times` counts within a run
             return ScriptedModel(script, self._clock, used)
         key = ""
@@ -158,6 +171,16 @@ class Models:
             key = await read_secret(self._kube, context.namespace, ref, whose=f"Model {candidate.name}")
         target = Target(spec.model or "", spec.base_url or "", key, spec.parameters or {})
         return ProviderModel(self._providers, target)
+
+    def _candidates(self, context: TaskContext, name: str) -> tuple[Candidate, ...]:
+        """Return the Model that is asked and its fallbacks, in order."""
+        first = self._find(context, name).candidate
+        others = [other for other in first.spec.fallbacks or () if other != name]
+        return (first, *(self._find(context, other).candidate for other in others))
+
+    def _find(self, context: TaskContext, name: str) -> _Known:
+        document = context.document
+        return _kept(self._known, (id(document), name), lambda: _Known(document, _candidate(context, name)))
 
     def _chat(self, context: TaskContext, request: LlmRequest) -> ChatRequest:
         return ChatRequest(
@@ -220,13 +243,6 @@ def _who(candidate: Candidate) -> str:
     spec = candidate.spec
     address = f" at {spec.base_url}" if spec.base_url else ""
     return f"Model {candidate.name} ({spec.model or 'scripted'}{address})"
-
-
-def _candidates(context: TaskContext, name: str) -> tuple[Candidate, ...]:
-    """Return the Model that is asked and its fallbacks, in order."""
-    first = _candidate(context, name)
-    others = [other for other in first.spec.fallbacks or () if other != name]
-    return (first, *(_candidate(context, other) for other in others))
 
 
 def _candidate(context: TaskContext, name: str) -> Candidate:
