@@ -25,6 +25,11 @@ def workflow(name: str, prompt: str) -> dict[str, Any]:
     return kind(name, spec)
 
 
+def pausing(name: str) -> dict[str, Any]:
+    nodes = [{"name": "pause", "wait": {"seconds": 6}}, {"name": "say", "needs": ["pause"], "llm": {"prompt": "count"}}]
+    return kind(name, {"model": "m", "runsOn": {"agent": "a"}, "nodes": nodes, "output": "{{ outputs.say }}"})
+
+
 RESPONSES = [
     {"match": "^slow", "reply": "at last", "latencyMs": 30_000},
     {"match": "^bad", "error": {"status": 400, "message": "no such thing"}},
@@ -40,6 +45,7 @@ def ready(laptop: Laptop, tmp_path_factory: pytest.TempPathFactory) -> Laptop:
         workflow("good", "count to {{ inputs.count }}"),
         workflow("bad", "bad"),
         workflow("slow", "slow"),
+        pausing("pausing"),
     ]
     file = tmp_path_factory.mktemp("objects") / "all.yaml"
     file.write_text(yaml.safe_dump_all(objects))
@@ -77,6 +83,53 @@ def test_run_of_a_file_needs_no_object(ready: Laptop, tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump(workflow("inline", "count")))
     assert "inline-" in ready("run", str(file), "--wait")
     assert "workflow.fairlead.dev/inline" not in ready("get", "flow", "-o", "name")
+
+
+def test_run_of_a_file_with_a_broken_graph_is_refused_before_a_run_is_made(ready: Laptop, tmp_path: Path) -> None:
+    broken = workflow("broken", "count")
+    broken["spec"]["nodes"][0]["needs"] = ["nobody"]
+    file = tmp_path / "broken.yaml"
+    file.write_text(yaml.safe_dump(broken))
+    done = ready.run("run", str(file), "--watch", code=3)
+    assert 'node "say": needs unknown node "nobody"' in done.stderr
+    assert str(file) in done.stderr
+    assert "broken" not in ready("get", "run", "-o", "name")
+
+
+def test_run_can_say_only_its_name(ready: Laptop) -> None:
+    assert ready("run", "good", "--name", "named", "-o", "name") == "workflowrun.fairlead.dev/named\n"
+    ready("wait", "named")
+
+
+def test_run_that_is_watched_is_never_silent_for_long(ready: Laptop) -> None:
+    following = ready.command("run", "slow", "--name", "slow-4", "--watch")
+    assert following.stderr is not None
+    lines = iter(following.stderr.readline, "")
+    assert any(" …  " in line and "say" in line for line in lines)
+    ready("stop", "slow-4")
+    following.communicate(timeout=60)
+
+
+def test_suspended_run_holds_no_pod_and_goes_on_when_it_is_resumed(ready: Laptop) -> None:
+    ready("run", "pausing", "--name", "pausing-1")
+    assert ready("suspend", "pausing-1") == "workflowrun.fairlead.dev/pausing-1 suspended\n"
+    ready("wait", "pausing-1", "--for", "condition=Reconciling", "--timeout", "1m")
+    ready.wait_for("it to be suspended", lambda: "Suspended" in ready("get", "run", "pausing-1"))
+    assert ready.run("wait", "pausing-1", "--timeout", "1s", code=124).stderr.startswith("pausing-1 is not there yet")
+    ready("resume", "pausing-1")
+    ready("wait", "pausing-1", "--timeout", "2m")
+    assert ready("output", "pausing-1") == "counted\n"
+    assert "has ended already" in ready.run("suspend", "pausing-1").stderr
+
+
+def test_rerun_reuses_what_is_the_same(ready: Laptop) -> None:
+    ready("run", "good", "-i", "count=5", "--name", "five", "--wait")
+    said = ready.run("rerun", "five", "--name", "five-again", "--wait")
+    assert said.stdout == "workflowrun.fairlead.dev/five-again created\n"
+    assert "1 reused" in said.stderr
+    assert ready.read("five-again", "calls") == []
+    ready("rerun", "five", "--from", "start", "--name", "five-anew", "--wait")
+    assert len(ready.read("five-anew", "calls")) == 1
 
 
 def test_run_that_fails_ends_with_1_and_says_why(ready: Laptop) -> None:

@@ -46,8 +46,15 @@ class NodeLine:
 
     def text(self, name: str = "") -> str:
         """Return the line without mark and indentation."""
-        items = f" {self.items_done}/{self.items}" if self.items else ""
-        return f"{name or self.name}{items}  {self.detail}".rstrip()
+        return f"{name or self.name}{self._entries()}  {self.detail}".rstrip()
+
+    def _entries(self) -> str:
+        """Return how far a forEach is; how many entries there are is known when all of them have begun."""
+        if not self.items:
+            return ""
+        if self.state in ("Running", "Waiting"):
+            return f" {self.items_done} done, {self.items - self.items_done} at work"
+        return f" {self.items_done}/{self.items}"
 
 
 def plan_depths(spec: Mapping[str, Any], workflows: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, int]:

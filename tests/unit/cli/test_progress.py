@@ -45,7 +45,7 @@ def test_node_lines_show_the_whole_plan_and_count_items() -> None:
     lines = node_lines(plan_depths(SPEC), records)
     assert [(line.state, line.text()) for line in lines] == [
         ("Succeeded", "load  3.4s"),
-        ("Running", "a 2/3"),
+        ("Running", "a 2 done, 1 at work"),
         ("Skipped", "b  WhenFalse"),
         ("Pending", "join"),
     ]
@@ -83,8 +83,8 @@ def test_node_lines_sum_up_the_inner_workflows_of_a_for_each() -> None:
         record("sub[1]/x", "Running"),
     ]
     assert [(line.state, line.text()) for line in node_lines(plan, records)] == [
-        ("Running", "sub 0/2"),
-        ("Running", "x 1/2"),
+        ("Running", "sub 0 done, 2 at work"),
+        ("Running", "x 1 done, 1 at work"),
     ]
 
 
@@ -127,11 +127,16 @@ def test_lines_give_a_sign_of_life_while_something_runs(capsys: pytest.CaptureFi
     view = Lines(clock)
     for done in (0, 40, 80):
         view.show(
-            "run  1/3", [NodeLine("all", 0, "Running", items=100, items_done=done), NodeLine("all/x", 1, "Pending")]
+            "run  1/3",
+            [NodeLine("all", 0, "Running", items=done + 8, items_done=done), NodeLine("all/x", 1, "Pending")],
         )
         clock.advance(5)
     printed = [text.split(maxsplit=1)[1] for text in capsys.readouterr().err.splitlines()]
-    assert printed == ["Running    all 0/100", "…          all 40/100    run  1/3", "…          all 80/100    run  1/3"]
+    assert printed == [
+        "Running    all 0 done, 8 at work",
+        "…          all 40 done, 8 at work    run  1/3",
+        "…          all 80 done, 8 at work    run  1/3",
+    ]
 
 
 def test_lines_are_quiet_while_a_person_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
