@@ -13,7 +13,7 @@ import orjson
 
 from fairlead.api.conditions import ConditionType, EventReason, Reason
 from fairlead.core import conditions
-from fairlead.core.actions import Plan
+from fairlead.core.actions import Obj, Plan, meta, spec_of
 from fairlead.core.conditions import Condition, rfc3339
 
 _RESULT_BYTES: Final = 1024
@@ -32,6 +32,8 @@ class Record(Protocol):
     """What storage knows of a run; `fairlead.storage.Run` is one."""
 
     # fmt: off
+    @property
+    def workflow(self) -> str: """The name of the Workflow, or empty."""
     @property
     def state(self) -> str: """``Queued``, ``Running``, ``Succeeded``, ``Failed`` or ``Cancelled``."""
     @property
@@ -79,20 +81,27 @@ class Record(Protocol):
     # fmt: on
 
 
-def pending(reason: Reason, message: str, *, generation: int) -> Plan:
+def pending(run: Obj, reason: Reason, message: str) -> Plan:
     """Return the status of a run that waits for something to appear."""
-    return Plan((), conditions.progressing(ConditionType.SUCCEEDED, reason, cut(message), generation=generation))
+    found = conditions.progressing(ConditionType.SUCCEEDED, reason, cut(message), generation=meta(run)["generation"])
+    return Plan((), found, _named(run))
 
 
-def rejected(reason: str, message: str, *, generation: int, at: datetime) -> Plan:
+def rejected(run: Obj, reason: str, message: str, *, at: datetime) -> Plan:
     """Return the status of a run that never started."""
-    status = {"completionTime": rfc3339(at)}
-    return Plan((), conditions.stalled(ConditionType.SUCCEEDED, reason, cut(message), generation=generation), status)
+    found = conditions.stalled(ConditionType.SUCCEEDED, reason, cut(message), generation=meta(run)["generation"])
+    return Plan((), found, _named(run) | {"completionTime": rfc3339(at)})
 
 
-def stopped(message: str, *, generation: int, at: datetime) -> Plan:
+def stopped(run: Obj, message: str, *, at: datetime) -> Plan:
     """Return the status of a run that was stopped before it started."""
-    return Plan((), _cancelled(Reason.CANCELLED, message, generation=generation), {"completionTime": rfc3339(at)})
+    found = _cancelled(Reason.CANCELLED, message, generation=meta(run)["generation"])
+    return Plan((), found, _named(run) | {"completionTime": rfc3339(at)})
+
+
+def _named(run: Obj) -> dict[str, Any]:
+    name = (spec_of(run).get("workflowRef") or {}).get("name")
+    return {"workflow": name} if name else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +186,7 @@ def _pause(record: Record, waits_for: str) -> tuple[Reason, str]:
 
 def _fields(record: Record, around: Around) -> dict[str, Any]:
     fields: dict[str, Any] = {
+        "workflow": record.workflow or None,
         "revision": record.revision,
         "attempt": record.attempt,
         "agent": around.agent,

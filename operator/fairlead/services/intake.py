@@ -78,8 +78,7 @@ class Intake:
 
     async def _stop(self, run: Obj) -> None:
         self.forget(meta(run)["uid"])
-        plan = runstatus.stopped(_STOPPED, generation=meta(run)["generation"], at=self._clock.now())
-        await self._applier.write_status(run, plan)
+        await self._applier.write_status(run, runstatus.stopped(run, _STOPPED, at=self._clock.now()))
 
     async def _earlier(self, run: Obj) -> Earlier | None:
         asked = spec_of(run).get("rerunOf")
@@ -96,8 +95,7 @@ class Intake:
 
     async def _reject(self, run: Obj, reason: str, message: str) -> None:
         self.forget(meta(run)["uid"])
-        at, generation = self._clock.now(), meta(run)["generation"]
-        await self._applier.write_status(run, runstatus.rejected(reason, message, generation=generation, at=at))
+        await self._applier.write_status(run, runstatus.rejected(run, reason, message, at=self._clock.now()))
         await self._applier.tell(run, EventReason.RUN_FAILED, f"{reason}: {message}", warning=True)
 
     # -- waiting for something to appear ------------------------------------------------------------------------------
@@ -108,8 +106,7 @@ class Intake:
             text = f"{waiting.message} It did not within pendingTimeoutSeconds ({waiting.seconds:.0f})."
             await self._reject(run, Reason.PENDING_TIMEOUT, text)
             return None
-        plan = runstatus.pending(waiting.reason, waiting.message, generation=meta(run)["generation"])
-        await self._applier.write_status(run, plan)
+        await self._applier.write_status(run, runstatus.pending(run, waiting.reason, waiting.message))
         return left
 
     def _waited(self, run: Obj) -> float:
@@ -143,7 +140,7 @@ class Intake:
                 case "Start":
                     return await self._queue(run, accepted, earlier)
                 case "Wait":
-                    return await self._hold(run, concurrency["limit"])
+                    await self._hold(run, concurrency["limit"])
                 case "Forbidden":
                     await self._reject(run, Reason.CONCURRENCY_FORBIDDEN, _forbidden(accepted.source))
                 case "Replaced":
@@ -153,8 +150,7 @@ class Intake:
     async def _hold(self, run: Obj, limit: int) -> None:
         self._waiting.pop(meta(run)["uid"], None)
         text = f"As many runs of the workflow are active as its concurrency.limit ({limit}) allows."
-        plan = runstatus.pending(Reason.CONCURRENCY_LIMIT, text, generation=meta(run)["generation"])
-        await self._applier.write_status(run, plan)
+        await self._applier.write_status(run, runstatus.pending(run, Reason.CONCURRENCY_LIMIT, text))
 
     async def _replace(self, uid: str) -> None:
         record = await self._storage.get_run(uid)

@@ -139,6 +139,7 @@ async def test_rerun_names_the_earlier_run_and_has_its_inputs(play: Play, steere
     assert (again.run.inputs, again.run.workflow) == ({"who": "you"}, "repeated")
     await steered.finish(again, "done")
     stage.until("run", "twice", "Succeeded", of="Succeeded")
+    assert stage.kubectl("get", "run", "twice", "--no-headers").split()[:3] == ["twice", "repeated", "Succeeded"]
     stage.run("thrice", rerunOf={"name": "never-was"})
     run = stage.until("run", "thrice", "RerunNotFound", of="Succeeded")
     assert condition(run, "Finished")["status"] == "True"

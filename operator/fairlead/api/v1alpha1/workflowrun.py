@@ -132,6 +132,8 @@ class Cost(KubeModel):
 class WorkflowRunStatus(StatusBase):
     """A summary. Everything else is in storage: `fairlead logs`, `fairlead trace`, `fairlead output`."""
 
+    workflow: Annotated[str, Field(max_length=253)] = ""
+    """The Workflow that it runs, also where `rerunOf` alone says which; empty: one that is written into the run."""
     revision: Annotated[str, Field(max_length=64)] = ""
     """The digest of everything that was frozen for the run."""
     attempt: Annotated[int, Field(ge=0)] = 0
@@ -186,7 +188,7 @@ RESOURCE: Final = Resource(
     short_names=("run",),
     model=WorkflowRun,
     columns=(
-        Column("Workflow", ".spec.workflowRef.name", "The workflow that it runs."),
+        Column("Workflow", ".status.workflow", "The workflow that it runs."),
         condition_column("Status", "Succeeded", "reason", "How it stands: the reason of the condition Succeeded."),
         Column("Progress", ".status.progress", "Finished nodes of all nodes."),
         Column("Cost", ".status.cost.total", "US dollars so far; n/a when a price is not known."),
