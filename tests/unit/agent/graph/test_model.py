@@ -274,15 +274,19 @@ class Author:
     def workflow(self, *nested: str) -> dict[str, Any]:
         nodes: list[dict[str, Any]] = []
         for i in range(self.random.randint(1, self.size)):
-            near = [f"n{j}" for j in range(max(0, i - 3), i)]
-            needs = self.some(near, 2) if self.maybe(0.3) else near[-1:]
-            nodes.append({"name": f"n{i}", "needs": needs, **self.action(nested), **self.modifiers()})
+            nodes.append({"name": f"n{i}", "needs": self.needs(nodes), **self.action(nested), **self.modifiers()})
         spec = {"nodes": nodes}
         for _ in nodes:
             self.repeat(spec)
         for node in nodes:
             self.refer(spec, node)
         return spec
+
+    def needs(self, nodes: list[dict[str, Any]]) -> list[str]:
+        """Return what the next node needs: the last one, the same as the last one, the last two, or any."""
+        near = [node["name"] for node in nodes[-3:]]
+        beside = list(nodes[-1]["needs"]) if nodes else []
+        return self.random.choice([near[-1:], beside, near[-2:], self.some(near, 2)])
 
     def action(self, nested: tuple[str, ...]) -> dict[str, Any]:
         if self.maybe(0.1):
@@ -364,7 +368,7 @@ def expected(project: dict[str, Any], oracle: Oracle) -> tuple[Model, Ended]:
     return model, model.workflow(project["spec"], "", {}, 0.0)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=100)
 @given(PROJECTS, ORACLES)
 def test_schedule_agrees_with_the_model(kit: Any, project: dict[str, Any], oracle: Oracle) -> None:
     play = kit.play(**project, oracle=oracle, seconds=oracle.seconds).finish()
@@ -382,7 +386,7 @@ def test_schedule_agrees_with_the_model(kit: Any, project: dict[str, Any], oracl
         assert {key: ended.at for key, ended in found.items()} == {key: ended.at for key, ended in records.items()}
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=40)
 @given(PROJECTS, ORACLES, st.integers(0, 1 << 16))
 def test_every_prefix_of_a_journal_leads_to_the_same_end(
     kit: Any, project: dict[str, Any], oracle: Oracle, seed: int
@@ -420,3 +424,24 @@ def test_a_schedule_read_from_a_journal_is_the_one_that_lived_through_it(
 
     play.watch = same
     play.finish()
+
+
+@settings(deadline=None, max_examples=40)
+@given(PROJECTS, ORACLES, st.integers(0, 1 << 16))
+def test_a_rerun_runs_only_what_is_forced_or_has_failed(
+    kit: Any, project: dict[str, Any], oracle: Oracle, seed: int
+) -> None:
+    first = kit.play(**project, oracle=oracle, seconds=oracle.seconds).finish()
+    again = first.again()
+    if first.end.state is State.SUCCEEDED:
+        assert again.end.output == first.end.output
+        assert {work.node.split("/")[0] for work in again.ran} <= {
+            entry.node for entry in first.of(Kind.NODE_FINISHED) if entry.state is State.FAILED
+        }
+    start = random.Random(seed).choice(project["spec"]["nodes"])["name"]  # noqa: S311 - a test's choice
+    forced = first.again(start)
+    place = Interpreter(Model({}, oracle), project["spec"], "", {})
+    below = {name for name in place.nodes if name == start or start in place.ancestors(name)}
+    reused = {entry.node for entry in forced.of(Kind.NODE_FINISHED) if entry.reused}
+    assert not below & reused
+    assert not any(path.split("[")[0].split("#")[0].split("/")[0] in below for path in reused)
