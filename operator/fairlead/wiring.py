@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fairlead.kube import KubeClient
     from fairlead.services.applying import Applier
     from fairlead.services.approvals import Approvals
+    from fairlead.services.asking import Models
     from fairlead.services.calls import Calls
     from fairlead.services.certificates import Certificates
     from fairlead.services.costing import Costing
@@ -39,12 +40,27 @@ if TYPE_CHECKING:
     from fairlead.services.results import Results
     from fairlead.services.runs import Runs
     from fairlead.services.sessions import Sessions
+    from fairlead.services.tasks import Tasks
+    from fairlead.services.toolbox import Toolbox
     from fairlead.services.turns import Turns
     from fairlead.services.waiting import Waiting
     from fairlead.services.wakeups import Wakeups
     from fairlead.settings import ExportSettings, GatewaySettings, OperatorSettings
     from fairlead.storage.base import Storage
     from fairlead.tools.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class AgentServices:
+    """What agent pods use of a gateway."""
+
+    sessions: Sessions
+    handout: Handout
+    journal: Journal
+    calls: Calls
+    waiting: Waiting
+    turns: Turns
+    results: Results
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +72,7 @@ class Gateway:
     kube: KubeClient
     clock: Clock
     certificates: Certificates
-    sessions: Sessions
-    handout: Handout
-    journal: Journal
-    calls: Calls
-    waiting: Waiting
-    turns: Turns
-    results: Results
+    agents: AgentServices
     approvals: Approvals
     readers: Readers
     reading: Reading
@@ -75,6 +85,19 @@ class Gateway:
     async def aclose(self) -> None:
         """Close every connection."""
         await self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Core:
+    """What the gateway's services share."""
+
+    id: str
+    storage: Storage
+    kube: KubeClient
+    clock: Clock
+    cluster: str
+    tasks: Tasks
+    wakeups: Wakeups
 
 
 async def cluster_id(kube: KubeClient) -> str:
@@ -111,61 +134,22 @@ async def build_gateway(settings: GatewaySettings, *, clock: Clock | None = None
 def _compose_gateway(
     settings: GatewaySettings, kube: KubeClient, storage: Storage, *, clock: Clock, cluster: str, stack: AsyncExitStack
 ) -> Gateway:
-    from fairlead import egress
-    from fairlead.llm.providers import Providers
-    from fairlead.services import (
-        approvals,
-        asking,
-        calls,
-        certificates,
-        costing,
-        handout,
-        journal,
-        profiling,
-        reading,
-        results,
-        sessions,
-        tasks,
-        toolbox,
-        turns,
-        waiting,
-        wakeups,
-    )
+    from fairlead.services import approvals, calls, certificates, costing, profiling, reading, sessions, tasks, waiting
+    from fairlead.services.wakeups import Wakeups
     from fairlead.settings import ExportSettings
 
     known = tasks.Tasks(storage)
-    woken = wakeups.Wakeups(storage, clock, sessions.TOPIC, waiting.TOPIC, calls.BUDGET_TOPIC)
-    models_at = egress.Policy(loopback=settings.allow_loopback_models, private=settings.allow_private_models)
-    tools_at = egress.Policy(loopback=settings.allow_loopback_tools, private=settings.allow_private_tools)
-    providers = Providers(egress.EgressTransport(models_at))
-    stack.push_async_callback(providers.aclose)
-    web, declared = [egress.build_client(egress.EgressTransport(policy)) for policy in (egress.Policy(), tools_at)]
-    for client in (web, declared):
-        stack.push_async_callback(client.aclose)
-    tools = toolbox.Toolbox(kube, build_tools(web), declared, timeout_seconds=settings.tool_timeout_seconds)
-    earlier = results.Results(storage, clock, known)
+    woken = Wakeups(storage, clock, sessions.TOPIC, waiting.TOPIC, calls.BUDGET_TOPIC)
     own_id = f"gateway-{secrets.token_hex(8)}"
+    core = _Core(own_id, storage, kube, clock, cluster, known, woken)
+    agents = _compose_agents(core, *_build_callers(settings, core, stack))
     return Gateway(
         id=own_id,
         storage=storage,
         kube=kube,
         clock=clock,
         certificates=certificates.Certificates(kube, clock, namespace=settings.namespace, hosts=settings.hosts),
-        sessions=sessions.Sessions(storage, kube, clock, cluster=cluster, tasks=known, wakeups=woken),
-        handout=handout.Handout(earlier, tools.describe),
-        journal=journal.Journal(storage, known, clock),
-        calls=calls.Calls(
-            storage,
-            clock,
-            gateway=own_id,
-            tasks=known,
-            models=asking.Models(kube, clock, providers, find_tool=tools.info),
-            tools=tools,
-            wakeups=woken,
-        ),
-        waiting=waiting.Waiting(storage, clock, woken),
-        turns=turns.Turns(storage, clock, known),
-        results=earlier,
+        agents=agents,
         approvals=approvals.Approvals(storage, clock, known, cluster=cluster),
         readers=reading.Readers(kube, clock),
         reading=reading.Reading(storage, clock, cluster=cluster),
@@ -174,6 +158,39 @@ def _compose_gateway(
         exporting=build_exporting(ExportSettings(), storage, clock, cluster=cluster, stack=stack),
         wakeups=woken,
         close=stack.pop_all().aclose,
+    )
+
+
+def _build_callers(settings: GatewaySettings, core: _Core, stack: AsyncExitStack) -> tuple[Models, Toolbox]:
+    """Return what reaches the world outside: providers of models, and tools."""
+    from fairlead import egress
+    from fairlead.llm.providers import Providers
+    from fairlead.services.asking import Models
+    from fairlead.services.toolbox import Toolbox
+
+    models_at = egress.Policy(loopback=settings.allow_loopback_models, private=settings.allow_private_models)
+    tools_at = egress.Policy(loopback=settings.allow_loopback_tools, private=settings.allow_private_tools)
+    providers = Providers(egress.EgressTransport(models_at))
+    web, declared = [egress.build_client(egress.EgressTransport(policy)) for policy in (egress.Policy(), tools_at)]
+    for client in (providers, web, declared):
+        stack.push_async_callback(client.aclose)
+    tools = Toolbox(core.kube, build_tools(web), declared, timeout_seconds=settings.tool_timeout_seconds)
+    return Models(core.kube, core.clock, providers, find_tool=tools.info), tools
+
+
+def _compose_agents(core: _Core, models: Models, tools: Toolbox) -> AgentServices:
+    from fairlead.services import calls, handout, journal, results, sessions, turns, waiting
+
+    storage, clock, known, woken = core.storage, core.clock, core.tasks, core.wakeups
+    earlier = results.Results(storage, clock, known)
+    return AgentServices(
+        sessions=sessions.Sessions(storage, core.kube, clock, cluster=core.cluster, tasks=known, wakeups=woken),
+        handout=handout.Handout(earlier, tools.describe),
+        journal=journal.Journal(storage, known, clock),
+        calls=calls.Calls(storage, clock, gateway=core.id, tasks=known, models=models, tools=tools, wakeups=woken),
+        waiting=waiting.Waiting(storage, clock, woken),
+        turns=turns.Turns(storage, clock, known),
+        results=earlier,
     )
 
 

@@ -35,9 +35,9 @@ async def serve(gateway: Gateway, *, bind: str, port: int, started: Callable[[in
     server = _Server(_config(gateway, context, bind=bind, port=port), gateway, started=started)
     async with asyncio.TaskGroup() as group:
         beside = [
-            group.create_task(gateway.calls.beat(), name="beat"),
+            group.create_task(gateway.agents.calls.beat(), name="beat"),
             group.create_task(gateway.wakeups.run(), name="wakeups"),
-            group.create_task(gateway.waiting.run(), name="waiting"),
+            group.create_task(gateway.agents.waiting.run(), name="waiting"),
             group.create_task(gateway.exporting.run(), name="exporting"),
             group.create_task(_renew(gateway, context), name="certificate"),
         ]
@@ -78,8 +78,8 @@ class _Server(uvicorn.Server):
 
     def end(self) -> None:
         """Hand out nothing more, and end."""
-        self._gateway.sessions.closing = True
-        self._gateway.waiting.closing = True
+        self._gateway.agents.sessions.closing = True
+        self._gateway.agents.waiting.closing = True
         self._gateway.wakeups.close()
         self.should_exit = True
 
@@ -92,7 +92,7 @@ class _Server(uvicorn.Server):
                 self._announce(port)
 
     async def shutdown(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-        await self._gateway.calls.drain(GRACE_SECONDS)
+        await self._gateway.agents.calls.drain(GRACE_SECONDS)
         await super().shutdown(sockets)  # type: ignore[arg-type]
         _log.info("gateway_ended", gateway=self._gateway.id)
 

@@ -237,3 +237,22 @@ async def test_sub_workflows_nodes_lie_in_their_node(world: World) -> None:
     spans = {span.name: span for span in await world.storage.spans_of_run(run.uid)}
     assert spans["inner/greet"].parent_id == spans["inner"].span_id
     assert spans["chat default"].parent_id == spans["inner/greet"].span_id
+
+
+async def test_stopped_run_that_nobody_holds_is_handed_out_to_run_its_finally(world: World) -> None:
+    handler = {"llm": {"prompt": "hello", "tools": ["json_query"]}}
+    run, pod, task = await started(world, **{"finally": handler})
+    assert (await parked(pod, task, wakeSeconds=3600, reason="Time"))["parked"]
+
+    await world.storage.cancel_run(run.uid, reason="Stopped", message="by a person", at=run.created_at, handlers=True)
+
+    (again,) = await pod.claim(waitSeconds=20)
+    assert (again["cancel"], again["attempt"] > task["attempt"]) == (True, True)
+    asked = {"model": "default", "messages": [{"role": "user", "content": "hello"}], "tools": ["json_query"]}
+    assert (await pod.call(again, "@finally", llm=asked)).json()["result"] == "hi there"
+    done = {"kind": "NodeFinished", "node": "@finally", "state": "Succeeded", "output": "hi there"}
+    ending = {"kind": "RunEnding", "state": "Cancelled", "reason": "Stopped"}
+    await pod.append(again, 0, ending, done, {"kind": "RunFinished", "state": "Cancelled"})
+    stored = await world.storage.get_run(run.uid)
+    assert stored is not None
+    assert (stored.state, stored.reason) == (RunState.CANCELLED, "Stopped")

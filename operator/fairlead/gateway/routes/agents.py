@@ -37,14 +37,14 @@ def _post(path: str) -> Callable[[_Handler], _Handler]:
 async def register(request: Request) -> Response:
     """Give a pod a session."""
     gateway, asked = await services(request), await parse(request, protocol.Register)
-    return _reply(await gateway.sessions.register(await bearer(request), asked))
+    return _reply(await gateway.agents.sessions.register(await bearer(request), asked))
 
 
 @_post("/heartbeat")
 async def heartbeat(request: Request) -> Response:
     """Renew a pod's lease."""
     gateway, session = await _session(request)
-    return _reply(await gateway.sessions.heartbeat(session, await parse(request, protocol.Heartbeat)))
+    return _reply(await gateway.agents.sessions.heartbeat(session, await parse(request, protocol.Heartbeat)))
 
 
 @_post("/claim")
@@ -52,12 +52,12 @@ async def claim(request: Request) -> Response:
     """Hand out tasks."""
     gateway, session = await _session(request)
     asked = await parse(request, protocol.Claim)
-    claimed = await gateway.sessions.claim(session, asked, gone=request.is_disconnected)
+    claimed = await gateway.agents.sessions.claim(session, asked, gone=request.is_disconnected)
     now = gateway.clock.now()
     try:
-        return JsonResponse({"tasks": [await gateway.handout.show(one, now) for one in claimed]})
+        return JsonResponse({"tasks": [await gateway.agents.handout.show(one, now) for one in claimed]})
     except Exception:
-        await gateway.sessions.take_back(session, claimed)
+        await gateway.agents.sessions.take_back(session, claimed)
         raise
 
 
@@ -67,7 +67,7 @@ async def append(request: Request) -> Response:
     gateway, session = await _writer(request)
     asked = await parse(request, protocol.Append)
     size = len(await request.body())
-    length = await gateway.journal.append(_fence(request, session, asked.attempt), asked, size=size)
+    length = await gateway.agents.journal.append(_fence(request, session, asked.attempt), asked, size=size)
     return JsonResponse({"length": length})
 
 
@@ -76,7 +76,7 @@ async def call(request: Request) -> Response:
     """Call a model or a tool."""
     gateway, session = await _writer(request)
     asked = await parse(request, protocol.Call)
-    return _reply(await gateway.calls.call(_fence(request, session, asked.attempt), asked))
+    return _reply(await gateway.agents.calls.call(_fence(request, session, asked.attempt), asked))
 
 
 @_post("/tasks/{task_id}/logs")
@@ -84,7 +84,7 @@ async def logs(request: Request) -> Response:
     """Keep lines of a run's log."""
     gateway, session = await _writer(request)
     asked = await parse(request, protocol.Logs)
-    await gateway.journal.log(_fence(request, session, asked.attempt), asked)
+    await gateway.agents.journal.log(_fence(request, session, asked.attempt), asked)
     return Response(status_code=_NO_CONTENT)
 
 
@@ -93,7 +93,7 @@ async def release(request: Request) -> Response:
     """Take a task back."""
     gateway, session = await _writer(request)
     asked = await parse(request, protocol.Release)
-    await gateway.sessions.release(_fence(request, session, asked.attempt), reason=asked.reason)
+    await gateway.agents.sessions.release(_fence(request, session, asked.attempt), reason=asked.reason)
     return Response(status_code=_NO_CONTENT)
 
 
@@ -103,7 +103,7 @@ async def signals(request: Request) -> Response:
     gateway, session = await _writer(request)
     asked = await parse(request, protocol.AwaitSignals)
     fence = _fence(request, session, asked.attempt)
-    return _reply(await gateway.waiting.signals(fence, asked, gone=request.is_disconnected))
+    return _reply(await gateway.agents.waiting.signals(fence, asked, gone=request.is_disconnected))
 
 
 @_post("/tasks/{task_id}/park")
@@ -111,7 +111,7 @@ async def park(request: Request) -> Response:
     """Take a task back until what it waits for comes."""
     gateway, session = await _writer(request)
     asked = await parse(request, protocol.Park)
-    return _reply(await gateway.waiting.park(_fence(request, session, asked.attempt), asked))
+    return _reply(await gateway.agents.waiting.park(_fence(request, session, asked.attempt), asked))
 
 
 @_post("/tasks/{task_id}/approvals")
@@ -128,7 +128,7 @@ async def start_turn(request: Request) -> Response:
     """Hand a task to an agent."""
     gateway, session = await _writer(request)
     asked = await parse(request, protocol.StartTurn)
-    await gateway.turns.start(_fence(request, session, asked.attempt), asked)
+    await gateway.agents.turns.start(_fence(request, session, asked.attempt), asked)
     return Response(status_code=_NO_CONTENT)
 
 
@@ -137,7 +137,7 @@ async def cancel_turns(request: Request) -> Response:
     """End turns that nobody waits for any more."""
     gateway, session = await _writer(request)
     asked = await parse(request, protocol.CancelTurns)
-    await gateway.turns.cancel(_fence(request, session, asked.attempt), asked)
+    await gateway.agents.turns.cancel(_fence(request, session, asked.attempt), asked)
     return Response(status_code=_NO_CONTENT)
 
 
@@ -146,19 +146,19 @@ async def cache(request: Request) -> Response:
     """Look a result up."""
     gateway, session = await _writer(request)
     asked = await parse(request, protocol.CacheLookup)
-    return _reply(await gateway.results.cached(_fence(request, session, asked.attempt), asked))
+    return _reply(await gateway.agents.results.cached(_fence(request, session, asked.attempt), asked))
 
 
 async def _session(request: Request) -> tuple[Gateway, AgentSession]:
     """Return the services and the session of the agent that asks."""
     gateway = await services(request)
-    return gateway, await gateway.sessions.authenticate(await bearer(request))
+    return gateway, await gateway.agents.sessions.authenticate(await bearer(request))
 
 
 async def _writer(request: Request) -> tuple[Gateway, AgentSession]:
     """Return the same for what is fenced anyway: a session that is over writes nothing, whenever that is noticed."""
     gateway = await services(request)
-    return gateway, await gateway.sessions.recognise(await bearer(request))
+    return gateway, await gateway.agents.sessions.recognise(await bearer(request))
 
 
 def _fence(request: Request, session: AgentSession, attempt: int) -> Fence:

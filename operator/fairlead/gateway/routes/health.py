@@ -19,7 +19,7 @@ async def healthz() -> Response:
 @router.get("/readyz")
 async def readyz(gateway: Services) -> Response:
     """Say whether storage answers and nothing is ending."""
-    if gateway.sessions.closing:
+    if gateway.agents.sessions.closing:
         return PlainTextResponse("ending", 503)
     await gateway.storage.ping()
     return PlainTextResponse("ok")
