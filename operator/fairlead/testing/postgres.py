@@ -39,10 +39,10 @@ class PostgresServer:
         """Return the URL of a database, as Fairlead's settings take it."""
         return f"postgresql://{_USER}@/{database}?host={self.folder}"
 
-    async def create_database(self) -> str:
-        """Make an empty database and return its name."""
+    async def create_database(self, template: str = "template1") -> str:
+        """Make a copy of a database that nobody uses, an empty one if none is given, and return its name."""
         name = f"test_{os.getpid()}_{next(self._numbers)}"
-        await self.execute("postgres", f"CREATE DATABASE {name}")
+        await self.execute("postgres", f"CREATE DATABASE {name} TEMPLATE {template}")
         return name
 
     async def execute(self, database: str, statement: str) -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+from sqlalchemy import create_engine
 
 from fairlead.core import names
 from fairlead.storage import Storage, open_storage
@@ -21,6 +25,7 @@ from fairlead.storage.base import (
     Run,
     Turn,
 )
+from fairlead.storage.migrations import bring_up_to_date
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 CLUSTER = "11111111-2222-3333-4444-555555555555"
@@ -132,10 +137,26 @@ async def start_run(storage: Storage, uid: str = "run-1", **changes: Any) -> Fen
     return fence
 
 
+@cache
+def migrated_file() -> bytes:
+    """Return a SQLite file that is up to date. It is made once: migrations take far longer than most tests."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "fairlead.db"
+        engine = create_engine(f"sqlite:///{path}")
+        with engine.begin() as connection:
+            bring_up_to_date(connection)
+        engine.dispose()
+        return path.read_bytes()
+
+
 @asynccontextmanager
 async def sqlite_storage(folder: Path) -> AsyncIterator[Storage]:
     """Open a storage on a file in *folder*, up to date."""
-    storage = open_storage(f"sqlite:///{folder / 'fairlead.db'}")
+    path = folder / "fairlead.db"
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_bytes(migrated_file())
+    storage = open_storage(f"sqlite:///{path}")
     try:
         await storage.migrate()
         yield storage

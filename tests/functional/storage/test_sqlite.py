@@ -39,12 +39,15 @@ async def claimed(storage: Any) -> None:
 
 
 async def test_open_is_durable_and_for_its_owner_only(tmp_path: Path) -> None:
-    async with sqlite_storage(tmp_path) as storage:
-        assert await pragma(storage, "journal_mode") == "wal"
-        assert await pragma(storage, "synchronous") == 2, "FULL"
-        assert await pragma(storage, "foreign_keys") == 1
-        assert await pragma(storage, "busy_timeout") == 10_000
-        assert modes(tmp_path) == {"fairlead.db": 0o600, "fairlead.db-shm": 0o600, "fairlead.db-wal": 0o600}
+    storage = open_storage(f"sqlite:///{tmp_path / 'fairlead.db'}")
+    await storage.migrate()
+
+    assert await pragma(storage, "journal_mode") == "wal"
+    assert await pragma(storage, "synchronous") == 2, "FULL"
+    assert await pragma(storage, "foreign_keys") == 1
+    assert await pragma(storage, "busy_timeout") == 10_000
+    assert modes(tmp_path) == {"fairlead.db": 0o600, "fairlead.db-shm": 0o600, "fairlead.db-wal": 0o600}
+    await storage.aclose()
 
 
 async def test_a_full_disk_is_unavailable_and_loses_nothing(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ _SQLITE: tuple[tuple[str, type[FairleadError], str], ...] = (
     ("unable to open", TerminalError, "cannot be opened: its folder must exist and this user must have rights to it"),
     ("disk is full", Unavailable, "did not fit: free some space on its disk; nothing that was acknowledged is lost"),
     ("locked", Unavailable, "is busy: another process has been writing for long"),
+    ("interrupted", Unavailable, "did not get to an end: it was interrupted"),
+    ("out of memory", Unavailable, "did not get the memory that it needs: give this process more"),
     ("disk i/o", Unavailable, "could not be read or written: look at the disk (space, quota, kernel log)"),
 )
 _POSTGRES_TERMINAL = {
@@ -48,11 +50,7 @@ def _from_sqlite(error: sqlite3.Error, where: str) -> FairleadError | None:
     for mark, kind, advice in _SQLITE:
         if mark in text:
             return kind(f"the database {where} {advice} (SQLite: {error})")
-    return (
-        Unavailable(f"the database {where} did not answer: {error}")
-        if isinstance(error, sqlite3.OperationalError)
-        else None
-    )
+    return None
 
 
 def _from_postgres(error: BaseException, where: str) -> FairleadError | None:
