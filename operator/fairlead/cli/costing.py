@@ -44,6 +44,8 @@ def cost(target: Target, *, name: str | None, by: str, since: str, fmt: str) -> 
     unknown = [part for part in by.split(",") if by and part not in BY]
     if unknown or ("node" in by.split(",") and by != "node"):
         raise click.UsageError(f'"{by}" is nothing to sum by; use some of {", ".join(BY[:-1])}, or node alone')
+    if by == "node" and not name:
+        raise click.UsageError("the cost of nodes is that of one workflow or run: name it")
     return run_session(target, lambda session: _cost(session, name or "", by=by, seconds=seconds, fmt=fmt))
 
 

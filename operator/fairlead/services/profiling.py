@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -90,8 +91,7 @@ class Profiling:
             ],
             workflows=frozenset(path.rpartition("/")[0] for path in known[run.revision]),
         )
-        executions = [one for node in seen.nodes if (one := _execution(node, now)) is not None]
-        return profile_run(RunFacts(run.created_at, now, executions, tuple(activities(seen)), known[run.revision]))
+        return await asyncio.to_thread(_profiled, seen, known[run.revision])  # takes a while for thousands of items
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +108,11 @@ class Seen:
     """Of its tasks; of an agent's turn with the node that asked for it."""
     workflows: frozenset[str] = frozenset()
     """The nodes that run workflows: the time that they wait for is a deadline."""
+
+
+def _profiled(seen: Seen, causes: Mapping[str, Sequence[str]]) -> RunProfile:
+    executions = [one for node in seen.nodes if (one := _execution(node, seen.now)) is not None]
+    return profile_run(RunFacts(seen.run.created_at, seen.now, executions, tuple(activities(seen)), causes))
 
 
 def _execution(node: NodeRecord, now: datetime) -> Execution | None:

@@ -6,6 +6,7 @@ when a trace is read, so that tracing writes nothing twice.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -19,6 +20,7 @@ from fairlead.tracing.attributes import (
     content,
     failure,
     input_messages,
+    model_name,
     output_messages,
     provider_name,
 )
@@ -45,8 +47,11 @@ async def load_trace(storage: Storage, run: Run) -> list[Span]:
     calls = {one.intent.key: one for one in await storage.calls_of_run(run.uid)}
     revision = await storage.get_revision(run.revision)
     document = revision.document if revision is not None else {}
-    joined = _Join(run, nodes, calls, document)
-    return sorted((joined.span(one) for one in spans), key=lambda one: (one.started_at, _DEPTH.get(one.kind, 9)))
+    return await asyncio.to_thread(_joined, spans, _Join(run, nodes, calls, document))
+
+
+def _joined(spans: Sequence[Span], join: _Join) -> list[Span]:
+    return sorted((join.span(one) for one in spans), key=lambda one: (one.started_at, _DEPTH.get(one.kind, 9)))
 
 
 def _with_root(spans: Sequence[Span], run: Run) -> list[Span]:
@@ -149,11 +154,14 @@ class _Join:
             return {}
         intent, answer = call.intent, call.answer
         reply: Mapping[str, Any] = answer.reply if answer is not None else {}
+        tries = int(intent.key.split("/")[-2])
+        known = {"fairlead.try": tries} if tries > 1 else {}
         if intent.action == "llm":
-            return self._of_question(span, call, reply)
+            return known | self._of_question(span, call, reply)
         asked = intent.request.get("arguments")
         result = reply.get("result")
         return attributes(gen_ai__operation__name="execute_tool", gen_ai__tool__name=intent.target) | {
+            **known,
             **({} if asked is None else {"gen_ai.tool.call.arguments": content(asked)}),
             **({} if result is None else {"gen_ai.tool.call.result": content(result)}),
         }
@@ -168,7 +176,7 @@ class _Join:
         known = attributes(
             gen_ai__operation__name="chat",
             gen_ai__provider__name=provider_name(model) or ("scripted" if "scripted" in spec else None),
-            gen_ai__request__model=model,
+            gen_ai__request__model=model_name(model),
             gen_ai__output__type="json" if intent.request.get("output") else "text",
             gen_ai__usage__input_tokens=answer.input_tokens if answer is not None else None,
             gen_ai__usage__output_tokens=answer.output_tokens if answer is not None else None,

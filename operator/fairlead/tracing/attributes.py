@@ -26,6 +26,7 @@ _PROVIDERS: Final = {
     "gemini": "gcp.gemini",
     "groq": "groq",
     "mistral": "mistral_ai",
+    "ollama": "ollama",
     "ollama_chat": "ollama",
     "openai": "openai",
     "perplexity": "perplexity",
@@ -89,6 +90,12 @@ def provider_name(model: str) -> str:
     """Return OpenTelemetry's name of the provider of a LiteLLM model; empty where the string names none."""
     provider, slash, _ = model.partition("/")
     return _PROVIDERS.get(provider, provider) if slash else ""
+
+
+def model_name(model: str) -> str:
+    """Return what the provider itself calls a LiteLLM model."""
+    provider, _, name = model.partition("/")
+    return name if name and provider in _PROVIDERS else model
 
 
 def input_messages(messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -55,3 +55,8 @@ def test_print_costs_shows_sums_and_their_total(capsys: pytest.CaptureFixture[st
 def test_cost_refuses_what_it_cannot_sum_by(by: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["cost", "--by", by]) == 2
     assert "nothing to sum by" in capsys.readouterr().err
+
+
+def test_cost_by_node_is_of_something(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["cost", "--by", "node"]) == 2
+    assert "name it" in capsys.readouterr().err

@@ -78,7 +78,7 @@ async def test_load_trace_joins_inputs_outputs_tokens_and_costs(tmp_path: Path) 
     assert {name: ask[name] for name in ask if name.startswith("gen_ai") and "messages" not in name} == {
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": "gcp.gemini",
-        "gen_ai.request.model": "gemini/gemini-2.5-flash",
+        "gen_ai.request.model": "gemini-2.5-flash",
         "gen_ai.request.max_tokens": 9,
         "gen_ai.request.temperature": 0.5,
         "gen_ai.output.type": "json",

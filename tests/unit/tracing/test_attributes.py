@@ -11,6 +11,7 @@ from fairlead.tracing.attributes import (
     MAX_CONTENT,
     content,
     input_messages,
+    model_name,
     output_messages,
     provider_name,
     without_secrets,
@@ -98,14 +99,14 @@ def test_input_messages_are_bounded_json_whatever_is_said(texts: list[str]) -> N
 
 
 @pytest.mark.parametrize(
-    ("model", "name"),
+    ("model", "provider", "name"),
     [
-        ("openai/gpt-4.1", "openai"),
-        ("gemini/gemini-2.5-flash", "gcp.gemini"),
-        ("ollama_chat/llama3.2", "ollama"),
-        ("acme/x", "acme"),
-        ("gpt-4.1", ""),
+        ("openai/gpt-4.1", "openai", "gpt-4.1"),
+        ("gemini/gemini-2.5-flash", "gcp.gemini", "gemini-2.5-flash"),
+        ("ollama_chat/llama3.2", "ollama", "llama3.2"),
+        ("acme/x", "acme", "acme/x"),
+        ("gpt-4.1", "", "gpt-4.1"),
     ],
 )
-def test_provider_name_of_a_litellm_model(model: str, name: str) -> None:
-    assert provider_name(model) == name
+def test_provider_and_name_of_a_litellm_model(model: str, provider: str, name: str) -> None:
+    assert (provider_name(model), model_name(model)) == (provider, name)
