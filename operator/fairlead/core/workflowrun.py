@@ -21,7 +21,7 @@ from fairlead_agent.inputs import check_inputs
 _PENDING_SECONDS: Final = 300.0
 _HANDLER_SECONDS: Final = 60.0
 """What a try of a handler may take when it has no ``timeoutSeconds``."""
-_FROM_THE_WORDS: Final = frozenset({"Failed", "Start"})
+_BEGINNINGS: Final = frozenset({"Failed", "Start"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,6 @@ class Earlier:
     """The run that ``rerunOf`` names, as history knows it."""
 
     uid: str
-    name: str
     ended: bool
     inputs: Mapping[str, Any]
     document: Mapping[str, Any] | None
@@ -140,7 +139,7 @@ def _mistaken(source: Source, reason: Reason, message: str) -> Verdict:
 def _refuse_beginning(run: Obj, source: Source) -> Refusal | None:
     begin = (spec_of(run).get("rerunOf") or {}).get("from", "Failed")
     known = [node["name"] for node in source.spec["nodes"]]
-    if begin in _FROM_THE_WORDS or begin in known:
+    if begin in _BEGINNINGS or begin in known:
         return None
     text = f'The workflow has no node "{begin}": set spec.rerunOf.from to Failed, Start or one of {", ".join(known)}.'
     return Reason.NODE_NOT_FOUND, text

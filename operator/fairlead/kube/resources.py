@@ -59,6 +59,7 @@ KNOWN: Final = {
     **_known("authorization.k8s.io/v1", cluster=True, SubjectAccessReview="subjectaccessreviews"),
     **_known("apiextensions.k8s.io/v1", cluster=True, CustomResourceDefinition="customresourcedefinitions"),
     **_known("fairlead.dev/v1alpha1", Workflow="workflows", WorkflowRun="workflowruns", Agent="agents", Model="models"),
+    **_known("fairlead.dev/v1alpha1", Tool="tools"),
 }
 """Kinds that need no discovery; what is missing here is asked from the server."""
 

@@ -91,7 +91,7 @@ class Intake:
             return None
         revision = await self._storage.get_revision(found.revision)
         document = revision.document if revision is not None else None
-        return Earlier(found.uid, found.name, ended=found.state.final, inputs=found.inputs, document=document)
+        return Earlier(found.uid, ended=found.state.final, inputs=found.inputs, document=document)
 
     async def _reject(self, run: Obj, reason: str, message: str) -> None:
         self.forget(meta(run)["uid"])

@@ -10,7 +10,7 @@ from fairlead.api.conditions import EventReason
 from fairlead.clock import Clock
 from fairlead.core import names
 from fairlead.core.actions import Obj
-from fairlead.core.agent import is_restarting
+from fairlead.core.agent import is_over, is_restarting
 from fairlead.core.leases import Judgement, Sighting, judge
 from fairlead.errors import RetryableError
 from fairlead.kube import KubeClient
@@ -95,8 +95,10 @@ class Liveness:
 
     async def _lose(self, lost: Sighting) -> None:
         runs = await self._storage.requeue_pod(lost.holder, at=self._clock.now())
-        _log.warning("agent_lost", namespace=lost.namespace, name=lost.pod, uid=lost.holder, runs=len(runs))
         pod = self._objects.get(Key("Pod", lost.holder))
+        if pod is not None and is_over(pod):
+            return  # it has done what it was for, and nobody misses it
+        _log.warning("agent_lost", namespace=lost.namespace, name=lost.pod, uid=lost.holder, runs=len(runs))
         if pod is None or is_restarting(pod):
             return  # its process ended, and the kubelet starts another one with its own back-off
         text = f"No heartbeat for {lost.duration:.0f} s; its work goes on elsewhere."

@@ -240,8 +240,8 @@ class Runs:
         inline = spec.get("workflow")
         if inline is not None:
             return inline.get("ttlSecondsAfterFinished")  # type: ignore[no-any-return]  # an integer, as the schema says
-        name = (spec.get("workflowRef") or {}).get("name", "")
-        workflow = self._objects.find("Workflow", meta(run)["namespace"], name)
+        name = status_of(run).get("workflow")
+        workflow = self._objects.find("Workflow", meta(run)["namespace"], name) if name else None
         return spec_of(workflow).get("ttlSecondsAfterFinished") if workflow is not None else None
 
 

@@ -121,7 +121,6 @@ def test_accept_waits_for_what_is_not_there() -> None:
 
 EARLIER = Earlier(
     "uid-1",
-    "before",
     ended=True,
     inputs={"i": 5, "gone": 1},
     document={

@@ -192,6 +192,8 @@ async def test_rerun_without_a_workflow_works_when_all_objects_are_gone(world: O
     assert (record.workflow, record.rerun_of) == ("w", first.uid)
     revision = await world.storage.get_revision(record.revision)
     assert revision.document["models"] == {"m": {"model": "x"}}
+    await world.settle_later(again)
+    assert world.object(again)["status"]["workflow"] == "w"
 
 
 @pytest.mark.parametrize(

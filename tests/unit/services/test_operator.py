@@ -177,6 +177,16 @@ async def test_liveness_a_pod_that_is_starting_again_keeps_its_place(world: Oper
     assert world.kube.deleted == []
 
 
+async def test_liveness_nobody_misses_a_pod_that_has_done_its_work(world: OperatorWorld) -> None:
+    pod = await pool_pod(world)
+    await world.liveness.look()
+    pod["status"] = {"phase": "Succeeded"}
+    world.show()
+    world.clock.advance(18)
+    await world.liveness.look()
+    assert (world.kube.deleted, world.kube.of_kind("Event")) == ([], [])
+
+
 async def test_liveness_what_could_not_be_sent_on_is_sent_on_later(world: OperatorWorld) -> None:
     await pool_pod(world)
     await world.liveness.look()
