@@ -30,7 +30,7 @@ class Session(Wire):
     heartbeat_seconds: float
     lease_duration_seconds: float
     once: bool = False
-    """The pod exists for one run: exit 0 when its task is finished."""
+    """The pod exists for one run: exit 0 when its task is finished or parked."""
 
 
 class Heartbeat(Wire):

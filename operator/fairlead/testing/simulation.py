@@ -6,13 +6,10 @@ import asyncio
 import selectors
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any
 
 from fairlead.testing.agentworld import EPOCH, Killed, ToolError, World
 from fairlead_agent.protocol import Kind
-
-_LONGEST: Final = 10.0
-"""Seconds that a thread may take."""
 
 
 class _Jumping(selectors.DefaultSelector):
@@ -21,13 +18,9 @@ class _Jumping(selectors.DefaultSelector):
     def __init__(self) -> None:
         super().__init__()
         self.time = 0.0
-        self.threads = 0
-        """How many are at work: time stands still until they have answered."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
-        if not ready and (timeout is None or (self.threads and timeout > 0)):
-            ready = super().select(_LONGEST)  # a thread is about to answer
         if not ready and timeout is None:
             message = "everyone waits for ever"
             raise RuntimeError(message)
@@ -43,21 +36,20 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         self._jumping = _Jumping()
         super().__init__(self._jumping)
 
-    def run_in_executor(  # type: ignore[override]
-        self, executor: Any, func: Callable[..., Any], *args: Any
-    ) -> asyncio.Future[Any]:
-        """Run *func* in a thread; no time passes meanwhile."""
-        future = super().run_in_executor(executor, func, *args)
-        self._jumping.threads += 1
-        future.add_done_callback(self._answered)
-        return future
-
-    def _answered(self, _future: asyncio.Future[Any]) -> None:
-        self._jumping.threads -= 1
-
     def time(self) -> float:
         """Return the simulated time, in seconds."""
         return self._jumping.time
+
+    def run_in_executor(  # type: ignore[override]  # the same arguments, a future that is done
+        self, _executor: Any, function: Callable[..., Any], *arguments: Any
+    ) -> asyncio.Future[Any]:
+        """Do it here and now: a thread would need real time, which passes for nobody else."""
+        future = self.create_future()
+        try:
+            future.set_result(function(*arguments))
+        except Exception as error:  # noqa: BLE001 - it goes to whoever asked
+            future.set_exception(error)
+        return future
 
 
 class Simulation:
