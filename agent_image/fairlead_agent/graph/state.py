@@ -11,7 +11,7 @@ from fairlead_agent.graph.frame import Frame, Work
 from fairlead_agent.graph.model import Graph, Node
 from fairlead_agent.graph.nesting import handlers_inside
 from fairlead_agent.graph.parsing import parse_graph
-from fairlead_agent.graph.paths import HANDLERS, split
+from fairlead_agent.graph.paths import HANDLERS, names, split
 from fairlead_agent.graph.tries import Tries
 from fairlead_agent.inputs import check_inputs
 from fairlead_agent.problems import GraphError
@@ -231,4 +231,5 @@ def _forced(graph: Graph, rerun: Rerun | None) -> frozenset[str] | None:
         return frozenset()
     if rerun.from_ == "Start":
         return None
-    return frozenset(name for name in graph.nodes if rerun.from_ in (name, *graph.ancestors[name]))
+    start = names(rerun.from_)[0]  # of a nested node, all of the workflow that it is in
+    return frozenset(name for name in graph.nodes if start in (name, *graph.ancestors[name]))

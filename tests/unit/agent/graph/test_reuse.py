@@ -100,7 +100,7 @@ def test_what_is_inside_a_failed_workflow_is_reused(kit: Any) -> None:
     again = failing.again(oracle=kit.name_of)
     assert names(again) == ["z/q", "z/r"]
     assert again.node("a").reused == "before"
-    assert names(again.again("z")) == ["z/p", "z/q", "z/r"]
+    assert names(again.again("z")) == names(again.again("z/q")) == ["z/p", "z/q", "z/r"]
     other = {"nodes": [kit.tool("p"), kit.tool("q", "p"), kit.tool("r", "q", arguments={"new": 1})]}
     assert names(run(kit, nodes, workflows={"w": inner}).again(workflows={"w": other})) == ["a/r", "z/r"]
 
