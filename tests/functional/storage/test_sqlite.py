@@ -9,7 +9,9 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -113,27 +115,33 @@ asyncio.run(main())
 """
 
 
-def test_a_read_only_file_says_what_to_do(tmp_path: Path) -> None:
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user can reach, which pytest's own are not."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        yield folder
+        folder.chmod(0o755)
+
+
+def test_a_read_only_file_says_what_to_do(open_folder: Path) -> None:
     async def fill() -> None:
-        async with sqlite_storage(tmp_path) as storage:
+        async with sqlite_storage(open_folder) as storage:
             await claimed(storage)
 
     asyncio.run(fill())
-    tmp_path.chmod(0o555)
-    (tmp_path / "fairlead.db").chmod(0o444)
-    for folder in list(tmp_path.parents)[:-2]:
-        folder.chmod(folder.stat().st_mode | 0o055)
+    open_folder.chmod(0o555)
+    (open_folder / "fairlead.db").chmod(0o444)
     nobody = pwd.getpwnam("nobody")
     who = [str(nobody.pw_uid), str(nobody.pw_gid)] if os.geteuid() == 0 else []
 
     tried = subprocess.run(
-        [sys.executable, "-c", READ_ONLY, f"sqlite:///{tmp_path / 'fairlead.db'}", *who],
+        [sys.executable, "-c", READ_ONLY, f"sqlite:///{open_folder / 'fairlead.db'}", *who],
         capture_output=True,
         text=True,
         check=False,
     )
 
-    tmp_path.chmod(0o755)
     assert "give this user the right to write" in tried.stdout, tried.stderr
 
 
