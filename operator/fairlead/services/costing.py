@@ -49,7 +49,9 @@ class Costing:
         unknown = [name for name in asked.by if name not in BY]
         if unknown or not asked.by:
             known = ", ".join((*BY, NODE))
-            raise InvalidObject(f'costs are summed by {known}: not by "{", ".join(unknown)}"', field="by")
+            raise InvalidObject(
+                f'costs are summed by {known}: not by "{", ".join(unknown)}"', field="by", reason="InvalidRequest"
+            )
         rows = await self._storage.costs(
             self._cluster,
             by=asked.by,
@@ -67,7 +69,9 @@ class Costing:
     async def _by_node(self, asked: CostQuery) -> dict[str, Any]:
         """Sum over the nodes of a workflow's latest finished runs."""
         if not asked.workflow or not asked.namespace:
-            raise InvalidObject("the costs of nodes are those of one workflow: name it", field="workflow")
+            raise InvalidObject(
+                "the costs of nodes are those of one workflow: name it", field="workflow", reason="InvalidRequest"
+            )
         runs = await self._storage.finished_runs(
             self._cluster, namespace=asked.namespace, workflow=asked.workflow, since=asked.since, limit=MAX_RUNS
         )

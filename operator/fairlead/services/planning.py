@@ -12,7 +12,7 @@ from fairlead.core.planning import plan_run
 from fairlead.core.profile import WorkflowProfile
 from fairlead.core.runplan import RunPlan, There
 from fairlead.llm.base import TokenUsage
-from fairlead.llm.prices import listed_price, price_list
+from fairlead.llm.prices import listed_price, output_limit
 from fairlead.services.profiling import Profiling
 from fairlead.storage.base import Storage
 
@@ -44,8 +44,7 @@ def listed_prices(models: Iterable[str]) -> dict[str, ModelPrice]:
     for model in models:
         price = listed_price(model, _PROMPT) if model else None
         if price is not None:
-            longest = (price_list().get(model) or {}).get("max_output_tokens")
-            found[model] = ModelPrice(price.input, price.output, int(longest) if isinstance(longest, int) else None)
+            found[model] = ModelPrice(price.input, price.output, output_limit(model))
     return found
 
 
