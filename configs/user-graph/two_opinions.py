@@ -5,9 +5,10 @@ The graph gets the prompt, asks models and uses tools through the gateway (`Runt
 next one goes on from the last step without asking anything twice.
 """
 
+from typing import TypedDict
+
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, StateGraph
-from typing_extensions import TypedDict
 
 from fairlead_agent.runtime import Runtime
 
