@@ -38,6 +38,7 @@ class Slots:
         self._waiting: dict[Place, dict[str, Candidate]] = {}
         self._places: dict[str, Place] = {}
         self._active: dict[Place, tuple[float, list[Active]]] = {}
+        self._ends: dict[Place, int] = defaultdict(int)
 
     def lock(self, place: Place) -> asyncio.Lock:
         """Return what is held from the decision about a run until it is queued: two may not take the last slot."""
@@ -45,25 +46,27 @@ class Slots:
 
     async def admit(self, run: Obj, place: Place, concurrency: dict[str, Any]) -> Admission:
         """Decide whether a run may be queued now. One that waits is remembered."""
-        waiting = self._waiting_at(place)
-        own = _candidate(run)
-        others = [one for uid, one in waiting.items() if uid != own.uid and self._is_there(uid)]
-        limit, policy = concurrency["limit"], concurrency.get("policy", "Queue")
-        if policy == "Queue" and sum(one.turn < own.turn for one in others) >= limit:
-            decided = Admission("Wait")  # whatever is active
+        waiting, active = self._waiting_at(place), await self._active_at(place)
+        own, limit, policy = _candidate(run), concurrency["limit"], concurrency.get("policy", "Queue")
+        if policy == "Queue" and len(active) >= limit:
+            decided = Admission("Wait")  # whoever else waits: there may be thousands
         else:
-            active = await self._active_at(place)
+            others = [one for uid, one in waiting.items() if uid != own.uid and self._is_there(uid)]
             decided = admit(own, limit=limit, policy=policy, active=active, waiting=others)
-            if decided.verdict == "Start":
-                active.append(Active(rfc3339(self._clock.now()), own.uid))
-            if decided.replace:
-                del self._active[place]
-        if decided.verdict == "Wait":
-            waiting[own.uid] = own
-            self._places[own.uid] = place
-        else:
-            self.leave(own.uid)
+        self._note(own, place, decided)
         return decided
+
+    def _note(self, run: Candidate, place: Place, decided: Admission) -> None:
+        """Remember what a decision leads to."""
+        if decided.replace:
+            self._active.pop(place, None)
+        elif decided.verdict == "Start":
+            self._active[place][1].append(Active(rfc3339(self._clock.now()), run.uid))
+        if decided.verdict == "Wait":
+            self._waiting[place][run.uid] = run
+            self._places[run.uid] = place
+        else:
+            self.leave(run.uid)
 
     def leave(self, uid: str) -> None:
         """Forget a run that does not wait any more."""
@@ -79,6 +82,7 @@ class Slots:
     def next(self, place: Place) -> list[Key]:
         """Return who may have a chance now that a run at *place* has ended."""
         self._active.pop(place, None)
+        self._ends[place] += 1
         waiting = sorted(self._waiting.get(place, {}).values(), key=lambda one: one.turn)
         return [Key("WorkflowRun", one.uid) for one in waiting[:_WOKEN]]
 
@@ -89,11 +93,13 @@ class Slots:
         if now - read_at < _READ_SECONDS:
             return known
         namespace, workflow = place
+        ends = self._ends[place]
         found = await self._storage.list_runs(
             self._cluster, namespace=namespace, workflow=workflow, active=True, limit=_ACTIVE_LIMIT
         )
         active = [Active(rfc3339(run.created_at), run.uid, bool(run.cancel_reason)) for run in found]
-        self._active[place] = now, active
+        outdated = self._ends[place] != ends  # one ended while this was read: good for this decision alone
+        self._active[place] = float("-inf") if outdated else now, active
         return active
 
     def _waiting_at(self, place: Place) -> dict[str, Candidate]:
