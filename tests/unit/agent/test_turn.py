@@ -141,7 +141,7 @@ def test_turn_of_a_suspended_run_sends_nothing_more(simulation: Any) -> None:
 def test_turn_ends_the_same_wherever_the_process_died(simulation: Any) -> None:
     keys = {"handler": script(READ, SEND, "done"), "decide": yes, **smith(tools=("read", "send"))}
     calm = simulation.finish(SPEC, **keys)
-    for boundary in range(0, calm.boundaries, 2):
+    for boundary in range(0, calm.boundaries, 5):
         world = simulation.world(SPEC, **keys)
         simulation.survive(world, lambda number, at=boundary: -1 if number else at)
         assert (world.end.output, world.sent) == ("done", calm.sent), f"killed at boundary {boundary}"
@@ -284,7 +284,7 @@ def test_own_graph_calls_models_tools_and_people(simulation: Any, name: str) -> 
 @pytest.mark.usefixtures("graphs")
 def test_own_graph_ends_the_same_wherever_the_process_died(simulation: Any) -> None:
     calm = simulation.finish(SPEC, **graph("research"))
-    for boundary in range(0, calm.boundaries, 2):
+    for boundary in range(0, calm.boundaries, 5):
         world = simulation.world(SPEC, **graph("research"))
         simulation.survive(world, lambda number, at=boundary: -1 if number else at)
         assert world.end.output == EXPECTED, f"killed at boundary {boundary}"

@@ -343,7 +343,7 @@ def test_run_with_everything_ends_the_same_wherever_the_process_died(simulation:
     calm = simulation.finish(EVERYTHING, **everything(simulation))
     assert calm.end.output == {"sub": [7, 8], "mind": "mind 4", "asked": "ask 2"}
     assert calm.node("@finally").output == {"why": "Succeeded Succeeded"}
-    for boundary in range(0, calm.boundaries, 4):
+    for boundary in range(0, calm.boundaries, 7):
         world = simulation.world(EVERYTHING, **everything(simulation))
         simulation.survive(world, lambda number, at=boundary: -1 if number else at)
         assert ends(world) == ends(calm), f"killed at boundary {boundary}"
