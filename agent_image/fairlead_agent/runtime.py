@@ -6,7 +6,7 @@ A node of the graph gets it from its config::
         fairlead: Runtime = config["configurable"]["fairlead"]
         answer = await fairlead.ask(state["question"], tools=("sql",))
 
-Nodes that make calls are coroutines. Every call is recorded under a key that follows from the step of the graph and from
+Nodes that make calls are coroutines. A call is recorded under a key that follows from the step of the graph and from
 the order in which the node makes its calls, so that a replay after a crash sends nothing twice. A node that makes calls
 side by side therefore creates them in a fixed order: ``await asyncio.gather(fairlead.ask(a), fairlead.ask(b))``.
 """
