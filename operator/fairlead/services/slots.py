@@ -92,15 +92,18 @@ class Slots:
         read_at, known = self._active.get(place, (float("-inf"), []))
         if now - read_at < _READ_SECONDS:
             return known
+        ends = -1
+        while ends != self._ends[place]:  # one that ended while this was read wakes nobody again
+            ends = self._ends[place]
+            self._active[place] = now, await self._read(place)
+        return self._active[place][1]
+
+    async def _read(self, place: Place) -> list[Active]:
         namespace, workflow = place
-        ends = self._ends[place]
         found = await self._storage.list_runs(
             self._cluster, namespace=namespace, workflow=workflow, active=True, limit=_ACTIVE_LIMIT
         )
-        active = [Active(rfc3339(run.created_at), run.uid, bool(run.cancel_reason)) for run in found]
-        outdated = self._ends[place] != ends  # one ended while this was read: good for this decision alone
-        self._active[place] = float("-inf") if outdated else now, active
-        return active
+        return [Active(rfc3339(run.created_at), run.uid, bool(run.cancel_reason)) for run in found]
 
     def _waiting_at(self, place: Place) -> dict[str, Candidate]:
         """Return who waits; the first time, from what the statuses say."""
