@@ -43,7 +43,7 @@ def test_get_shows_what_a_person_needs(finished: Laptop) -> None:
         assert expected in shown
     assert "workflowrun.fairlead.dev/quickstart" in finished.kubectl("get", "run", "-o", "name")
     assert "default-0" in finished.kubectl("get", "run", "-o", "wide")
-    assert len(finished.kubectl("api-resources", "--categories=fairlead", "-o", "name").split()) == 4
+    assert len(finished.kubectl("api-resources", "--categories=fairlead", "-o", "name").split()) == 5
     assert "prompt" in finished.kubectl("explain", "workflow.spec.nodes", "--recursive")
     assert finished.kubectl("auth", "can-i", "create", "workflowruns.fairlead.dev").strip() == "yes"
 
@@ -68,6 +68,23 @@ def test_reading_commands_show_the_run(finished: Laptop) -> None:
     assert "support-report" in finished("cost", "-A")
     record = json.loads(finished("cost", "quickstart", "-o", "json"))
     assert record["usage"]["inputTokens"] > 10_000
+
+
+def test_explaining_commands_agree_with_the_run(finished: Laptop) -> None:
+    profile = json.loads(finished("profile", "quickstart", "-o", "json"))
+    assert abs(sum(part["seconds"] for part in profile["shares"].values()) - profile["seconds"]) < 1e-6
+    assert abs(sum(part["seconds"] for part in profile["criticalPath"]) - profile["seconds"]) < 1e-6
+    assert next(node for node in profile["nodes"] if node["node"] == "classify")["executions"] == 240
+    assert f"the run waited longest for {profile['slowestNode']}" in finished("profile", "quickstart")
+    assert "runs wait longest for" in finished("profile", "support-report")
+    costs = json.loads(finished("cost", "quickstart", "-o", "json"))
+    assert sum(row["usage"]["inputTokens"] for row in costs["items"]) == costs["usage"]["inputTokens"]
+    assert "classify" in finished("cost", "support-report", "--by", "node")
+    plan = json.loads(finished("plan", "support-report", "-o", "json"))
+    assert plan["waves"][0] == ["load"]
+    assert {one["there"] for one in plan["needs"]} == {True}
+    assert next(node for node in plan["nodes"] if node["node"] == "classify")["executions"]["most"] == 240
+    assert 'no Workflow "support-report"' in finished.run("plan", "support-report", "-n", "kube-public", code=3).stderr
 
 
 def test_get_prints_every_format(finished: Laptop) -> None:

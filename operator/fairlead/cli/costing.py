@@ -74,9 +74,8 @@ async def _cost(session: Session, name: str, *, by: str, seconds: int | None, fm
         if record is not None:
             if by not in ("", "node"):
                 raise click.UsageError(f"the cost of a run is shown by node, not by {by}")
-            shown = await gateway.run_costs(record["namespace"], record["uid"])
-            shown["run"] = {key: record.get(key) for key in ("name", "workflow", "state", "cost", "usage")}
-            shown["run"]["scriptedCalls"] = record.get("scriptedCalls")
+            own = {key: record.get(key) for key in ("name", "workflow", "state", "cost", "usage", "scriptedCalls")}
+            shown = {**own, **await gateway.run_costs(record["namespace"], record["uid"])}
         else:
             since = since_moment(session, seconds)
             shown = await gateway.costs(by=by or "workflow", namespace=session.scope, workflow=name, since=since)
@@ -84,7 +83,7 @@ async def _cost(session: Session, name: str, *, by: str, seconds: int | None, fm
         printing.print_as(shown, fmt)
         return exits.OK
     if record is not None:
-        printing.print_rows(run_cost_rows(shown["run"]))
+        printing.print_rows(run_cost_rows(shown))
         click.echo("")
     print_costs(shown)
     if seconds is not None and seconds % _DAY and record is None and by != "node":
