@@ -167,10 +167,10 @@ def test_tool_says_what_it_is_and_what_is_wrong_with_it(stage: Stage) -> None:
 
 
 def test_workflow_waits_for_its_tool_and_is_ready_when_it_comes(stage: Stage) -> None:
-    stage.workflow("tooled", nodes=[{"name": "a", "tool": {"name": "late-tool"}}])
-    waiting = stage.until("workflow", "tooled", "ToolNotFound")
+    stage.workflow("waits-for-tool", nodes=[{"name": "a", "tool": {"name": "late-tool"}}])
+    waiting = stage.until("workflow", "waits-for-tool", "ToolNotFound")
     assert condition(waiting, "Reconciling")["status"] == "True"
     stage.make("Tool", "late-tool", {"builtin": {"name": "sql"}})
-    first = stage.until("workflow", "tooled", "Accepted")["status"]["revision"]
+    first = stage.until("workflow", "waits-for-tool", "Accepted")["status"]["revision"]
     stage.change("ftool", "late-tool", description="Asks the warehouse.")
-    wait_for("another revision", lambda: stage.kubectl.get("workflow", "tooled")["status"]["revision"] != first)
+    wait_for("another revision", lambda: stage.kubectl.get("workflow", "waits-for-tool")["status"]["revision"] != first)
