@@ -26,7 +26,7 @@ def workflow(name: str, prompt: str) -> dict[str, Any]:
 
 
 def pausing(name: str) -> dict[str, Any]:
-    nodes = [{"name": "pause", "wait": {"seconds": 6}}, {"name": "say", "needs": ["pause"], "llm": {"prompt": "count"}}]
+    nodes = [{"name": "pause", "wait": {"seconds": 1}}, {"name": "say", "needs": ["pause"], "llm": {"prompt": "count"}}]
     return kind(name, {"model": "m", "runsOn": {"agent": "a"}, "nodes": nodes, "output": "{{ outputs.say }}"})
 
 
@@ -110,10 +110,12 @@ def test_run_that_is_watched_is_never_silent_for_long(ready: Laptop) -> None:
     following.communicate(timeout=60)
 
 
-def test_suspended_run_holds_no_pod_and_goes_on_when_it_is_resumed(ready: Laptop) -> None:
-    ready("run", "pausing", "--name", "pausing-1")
+def test_suspended_run_does_nothing_until_it_is_resumed(ready: Laptop, tmp_path: Path) -> None:
+    file = tmp_path / "pausing-1.yaml"
+    spec = {"workflowRef": {"name": "pausing"}, "suspend": True}
+    file.write_text(yaml.safe_dump(kind("pausing-1", spec, kind="WorkflowRun")))
+    ready("run", str(file))
     assert ready("suspend", "pausing-1") == "workflowrun.fairlead.dev/pausing-1 suspended\n"
-    ready("wait", "pausing-1", "--for", "condition=Reconciling", "--timeout", "1m")
     ready.wait_for("it to be suspended", lambda: "Suspended" in ready("get", "run", "pausing-1"))
     assert ready.run("wait", "pausing-1", "--timeout", "1s", code=124).stderr.startswith("pausing-1 is not there yet")
     ready("resume", "pausing-1")
