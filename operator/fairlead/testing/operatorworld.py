@@ -165,12 +165,12 @@ def fence_of(claimed: Claimed) -> Fence:
 async def operator_world(folder: Path) -> AsyncIterator[OperatorWorld]:
     """Build the world on a database in *folder*."""
     kube, clock = MemoryCluster(), FakeClock()
-    kube.add({"apiVersion": "v1", "kind": "ConfigMap", **_AUTHORITY})
+    kube.add({"apiVersion": "v1", "kind": "ConfigMap", **AUTHORITY})
     async with sqlite_storage(folder) as real:
         yield compose(kube, FlakyStorage(real), clock, folder)
 
 
-_AUTHORITY: dict[str, Any] = {
+AUTHORITY: dict[str, Any] = {
     "metadata": {"name": names.GATEWAY_CA_CONFIGMAP, "namespace": "system"},
     "data": {names.CA_KEY: "pem"},
 }
