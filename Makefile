@@ -10,7 +10,7 @@ DOCKER_ARGS ?= --network host
 BUILD := docker build --quiet $(DOCKER_ARGS) $(if $(BASE),--build-arg BASE=$(BASE))
 VERSION := 0.1.0
 
-.PHONY: help setup demo test check fmt bench images generate lock clean
+.PHONY: help setup demo test soak check fmt bench images generate lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -40,7 +40,10 @@ demo: $(VENV)/.local  ## start Fairlead on this machine and run the quickstart (
 	@$(BIN)/fairlead demo $(DEMO_ARGS)
 
 test: $(VENV)/.dev  ## run the tests; what needs a server that is not there is skipped with a reason
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
+
+soak: $(VENV)/.dev  ## kill every process everywhere, for hours (make test takes a sample)
+	$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
 
 check: $(VENV)/.dev  ## formatting, lint, types, layers, sizes, generated files, examples
 	$(BIN)/ruff format --check .

@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import click
-from tests.bench import apiserver, cli, runs, storage
+from tests.bench import apiserver, cli, engine, runs, storage
 from tests.bench.harness import Comparison, Outcome, compare
 from tests.bench.report import PAGE, page
 
@@ -37,6 +37,16 @@ SECTIONS: dict[str, tuple[str, str, Bench]] = {
             "gateway, traced and priced. p50 and p99 are from the creation to the moment in which the first node began."
         ),
         runs.comparisons,
+    ),
+    "engine": (
+        "Engine",
+        (
+            "A chain of 40 nodes that do nothing and answer 300 bytes; an operation is one node, the run around it "
+            "included. LangGraph's checkpointer and Fairlead's journal are on SQLite with `synchronous=FULL`, each "
+            "step committed before the next begins; Fairlead's journal keeps the nodes' records, spans and progress in "
+            "the same transaction. Each alternative is installed from `requirements/bench-*.txt`."
+        ),
+        engine.comparisons,
     ),
     "cli": (
         "Command line",

@@ -27,6 +27,11 @@ from fairlead.testing.apiserver import ApiServer, running_apiserver
 
 _FAIRLEAD = {"apiVersion": "fairlead.dev/v1alpha1"}
 _NODES = [{"name": "greet", "llm": {"prompt": "hello"}}]
+CHAIN = 40
+_CHAIN = [
+    {"name": f"node_{number}", "needs": [f"node_{number - 1}"] if number else [], "llm": {"prompt": "hello"}}
+    for number in range(CHAIN)
+]
 _RUNS = "/apis/fairlead.dev/v1alpha1/namespaces/default/workflowruns"
 _DEADLINE_SECONDS = 60
 
@@ -172,8 +177,11 @@ class Naive:
 
 
 @asynccontextmanager
-async def _fairlead(home: Path) -> AsyncIterator[list[Fairlead]]:
-    """Start everything in a home of its own; yield one stack whose runs have a pod each and one with a warm pool."""
+async def fairlead(home: Path) -> AsyncIterator[list[Fairlead]]:
+    """Start everything in a home of its own; yield a stack for each workflow.
+
+    One has a pod for each run, one a warm pool, and one is a chain of `CHAIN` nodes on that pool.
+    """
     environment = os.environ | {"FAIRLEAD_HOME": str(home)}
     program = Path(sys.executable).with_name("fairlead")
 
@@ -187,7 +195,7 @@ async def _fairlead(home: Path) -> AsyncIterator[list[Fairlead]]:
     await call("up", "--detach")
     storage = open_storage(f"sqlite:///{home / 'fairlead.db'}")
     try:
-        stacks = [_stack(home, storage, workflow=workflow) for workflow in ("alone", "warm")]
+        stacks = [_stack(home, storage, workflow=workflow) for workflow in ("alone", "warm", "chain")]
         await _apply(stacks[0], "/apis/fairlead.dev/v1alpha1/namespaces/default", _objects())
         yield stacks
     finally:
@@ -211,6 +219,7 @@ def _objects() -> list[tuple[str, dict[str, Any]]]:
         ("agents", "Agent", "default", {"scale": {"min": 1}, "concurrency": 8}),
         ("workflows", "Workflow", "alone", {"model": "default", "nodes": _NODES}),
         ("workflows", "Workflow", "warm", {"model": "default", "runsOn": {"agent": "default"}, "nodes": _NODES}),
+        ("workflows", "Workflow", "chain", {"model": "default", "runsOn": {"agent": "default"}, "nodes": _CHAIN}),
     ]
     return [
         (plural, {**_FAIRLEAD, "kind": kind, "metadata": {"name": name}, "spec": spec})
@@ -274,7 +283,7 @@ def _definition() -> dict[str, Any]:
 @asynccontextmanager
 async def comparisons(folder: Path) -> AsyncIterator[list[Comparison]]:
     """Start both systems and yield what to compare."""
-    async with _naive(folder / "naive") as naive, _fairlead(folder / "home") as (alone, warm):
+    async with _naive(folder / "naive") as naive, fairlead(folder / "home") as (alone, warm, _):
         stacks = {"naive operator": naive, "Fairlead, a pod per run": alone, "Fairlead, warm pool": warm}
         runners = {name: Runner(stack) for name, stack in stacks.items()}
         for runner in runners.values():  # everything is there, and has been used, before anything is measured
