@@ -160,7 +160,9 @@ class Collector:
         except TimeoutError:
             raise RetryableError(f"the collector does not answer within {_SECONDS:g} s", retry_after=0) from None
         except httpx.InvalidURL as error:
-            raise TerminalError(f"the collector's URL is none: {error}", reason="InvalidEndpoint") from None
+            raise RetryableError(
+                f"the collector's URL is none: {error}", retry_after=0, reason="InvalidEndpoint"
+            ) from None
         except httpx.HTTPError as error:
             raise RetryableError(f"the collector does not answer: {type(error).__name__}", retry_after=0) from None
         status = answer.status_code

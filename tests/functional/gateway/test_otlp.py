@@ -182,6 +182,15 @@ async def test_exporting_waits_as_long_as_it_is_asked_to(
     assert values_of(span)["error.type"] == "Timeout"
 
 
+@pytest.mark.parametrize("url", ["nonsense", "http://[x", "ftp://collector"])
+async def test_exporting_keeps_traces_while_the_address_is_wrong(url: str, tmp_path: Path) -> None:
+    async with sqlite_storage(tmp_path) as storage, httpx.AsyncClient(trust_env=False) as client:
+        bench = _Bench(storage, client, url)
+        await finished(storage, "run-1")
+        assert await bench.round() <= 1
+        assert not await bench.exported("run-1")
+
+
 async def test_exporting_drops_a_trace_that_is_refused_for_good_and_goes_on(
     collector: CollectorStandIn, tmp_path: Path
 ) -> None:
