@@ -1,7 +1,7 @@
 """Has providers stream their answers, below LiteLLM: it asks for one piece and gets one.
 
 So a provider that stops in mid-answer is noticed before the time is over, what came until then is known, and a chunk
-costs some ten microseconds instead of more than a millisecond (decision record 4).
+costs a fifth of what LiteLLM's own streaming takes (decision record 4).
 """
 
 from __future__ import annotations
@@ -138,9 +138,16 @@ async def _read(response: httpx.Response, progress: Progress) -> None:
         RetryableError: it broke off, stalled, or is not what it says.
         TerminalError: it is too long.
     """
+    loop = asyncio.get_running_loop()
     try:
-        async for line in _lines(response, progress):
-            _take(line, progress)
+        async with asyncio.timeout(None) as silence:  # the first piece may take as long as the whole answer
+            async for line in _lines(response):
+                _take(line, progress)
+                if progress.begun:
+                    silence.reschedule(loop.time() + progress.idle_seconds)
+    except TimeoutError:
+        text = f"the provider stopped in the middle of its answer: nothing came for {progress.idle_seconds:g} s"
+        raise RetryableError(text, reason="Timeout", retry_after=0) from None
     except httpx.HTTPError as error:
         text = "the connection broke in the middle of the answer" if progress.begun else "the connection broke"
         raise _unavailable(f"{text} ({type(error).__name__})") from error
@@ -164,9 +171,9 @@ def _take(line: bytes, progress: Progress) -> None:
         raise _unavailable("the answer is not what the provider's protocol says") from error
 
 
-async def _lines(response: httpx.Response, progress: Progress) -> AsyncIterator[bytes]:
+async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
     buffer = bytearray()
-    async for chunk in _chunks(response, progress):
+    async for chunk in response.aiter_raw():
         buffer += chunk
         if b"\n" in chunk:
             *lines, rest = buffer.split(b"\n")
@@ -175,21 +182,6 @@ async def _lines(response: httpx.Response, progress: Progress) -> AsyncIterator[
                 yield bytes(line)
     if buffer:
         yield bytes(buffer)
-
-
-async def _chunks(response: httpx.Response, progress: Progress) -> AsyncIterator[bytes]:
-    """Yield what comes; the first piece may take as long as the whole answer."""
-    stream = response.aiter_raw()
-    while True:
-        try:
-            async with asyncio.timeout(progress.idle_seconds if progress.begun else None):
-                chunk = await anext(stream, None)
-        except TimeoutError:
-            text = f"the provider stopped in the middle of its answer: nothing came for {progress.idle_seconds:g} s"
-            raise RetryableError(text, reason="Timeout", retry_after=0) from None
-        if chunk is None:
-            return
-        yield chunk
 
 
 def _unavailable(text: str) -> RetryableError:
