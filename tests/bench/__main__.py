@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import click
-from tests.bench import apiserver, cli, engine, runs, storage
+from tests.bench import apiserver, cli, engine, models, runs, storage
 from tests.bench.harness import Comparison, Outcome, compare
 from tests.bench.report import PAGE, page
 
@@ -47,6 +47,15 @@ SECTIONS: dict[str, tuple[str, str, Bench]] = {
             "the same transaction. Each alternative is installed from `requirements/bench-*.txt`."
         ),
         engine.comparisons,
+    ),
+    "models": (
+        "Model calls",
+        (
+            "A call to a stand-in of OpenAI, eight at a time, by way of LiteLLM's proxy (one worker, no database, installed "
+            "from `requirements/bench-litellm.txt`) and of Fairlead's gateway, which also checks the fence, commits intent "
+            "and answer to SQLite, prices the call and keeps its span. The stand-in is not counted."
+        ),
+        models.comparisons,
     ),
     "cli": (
         "Command line",
