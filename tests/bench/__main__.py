@@ -51,9 +51,9 @@ SECTIONS: dict[str, tuple[str, str, Bench]] = {
     "models": (
         "Model calls",
         (
-            "A call to a stand-in of OpenAI, eight at a time, by way of LiteLLM's proxy (one worker, no database, installed "
-            "from `requirements/bench-litellm.txt`) and of Fairlead's gateway, which also checks the fence, commits intent "
-            "and answer to SQLite, prices the call and keeps its span. The stand-in is not counted."
+            "A call to a stand-in of OpenAI, eight at a time, by way of LiteLLM's proxy (one worker, no database, "
+            "installed from `requirements/bench-litellm.txt`) and of Fairlead's gateway, which also checks the fence, "
+            "commits intent and answer to SQLite, prices the call and keeps its span. The stand-in is not counted."
         ),
         models.comparisons,
     ),
