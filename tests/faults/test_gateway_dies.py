@@ -23,7 +23,8 @@ def assert_nothing_twice(told: Story, calm: Story) -> None:
     assert repeats <= told.deaths * AT_ONCE, "more calls were repeated than were in flight"
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("stride", [pytest.param(6, id="sample"), pytest.param(1, id="all", marks=pytest.mark.soak)])
 @pytest.mark.parametrize(
     ("spec", "reason"),
     [
@@ -31,10 +32,12 @@ def assert_nothing_twice(told: Story, calm: Story) -> None:
         pytest.param(FAILING, "NodeFailed", id="failure-with-handlers"),
     ],
 )
-def test_run_ends_the_same_wherever_the_gateway_dies(teller: Teller, spec: dict[str, Any], reason: str) -> None:
+def test_run_ends_the_same_wherever_the_gateway_dies(
+    teller: Teller, spec: dict[str, Any], reason: str, stride: int
+) -> None:
     calm = teller.gateways(spec)
     assert (calm.run.reason, calm.deaths) == (reason, 0)
-    for boundary in range(calm.boundaries):
+    for boundary in range(calm.boundaries % stride, calm.boundaries, stride):
         told = teller.gateways(spec, lambda life, at=boundary: -1 if life else at)  # type: ignore[misc]
         assert told.deaths == 1, f"boundary {boundary} was not reached"
         assert told.final == calm.final, f"killed at boundary {boundary}"
@@ -43,7 +46,7 @@ def test_run_ends_the_same_wherever_the_gateway_dies(teller: Teller, spec: dict[
 
 def test_run_ends_the_same_when_gateways_die_again_and_again(teller: Teller) -> None:
     calm = teller.gateways(EVERYTHING)
-    told = teller.gateways(EVERYTHING, lambda life: 40 + life % 7)
-    assert told.deaths > 3
+    told = teller.gateways(EVERYTHING, lambda life: 130 + life % 7)
+    assert told.deaths > 1
     assert told.final == calm.final
     assert_nothing_twice(told, calm)
