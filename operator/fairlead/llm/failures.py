@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from typing import Any, Final
 
 import orjson
@@ -27,10 +28,12 @@ def to_error(error: Exception, *, secret: str) -> FairleadError:
     """Return our error for whatever LiteLLM raised, without *secret* in it."""
     own = _own_error(error)
     if own is not None:
-        return own
+        told = copy(own)
+        told.args = (_safe(str(own), secret),)  # a provider may have said it in the middle of its answer
+        return told
     name = type(error).__name__
     message = str(getattr(error, "message", "") or error).removeprefix(f"litellm.{name}: ")
-    text = redact(_readable(message.replace(secret, REDACTED) if secret else message))[:_MAX_MESSAGE]
+    text = _safe(_readable(message), secret)
     known = _BY_NAME.get(name)
     if known is not None:
         kind, reason = known
@@ -39,6 +42,10 @@ def to_error(error: Exception, *, secret: str) -> FairleadError:
     if not isinstance(status, int):
         return TerminalError(f"{name}: {text}", reason="ModelFailed")
     return to_model_error(status, text, retry_after=_retry_after(error))
+
+
+def _safe(text: str, secret: str) -> str:
+    return redact(text.replace(secret, REDACTED) if secret else text)[:_MAX_MESSAGE]
 
 
 def _readable(message: str) -> str:

@@ -22,6 +22,7 @@ FAULTS = [
     pytest.param(Failure(529, "overloaded"), "ModelUnavailable", "overloaded", id="529"),
     pytest.param(Fault.RESET, "ModelUnavailable", "broke", id="reset"),
     pytest.param(Fault.CUT, "ModelUnavailable", "before it was complete", id="cut"),
+    pytest.param(Fault.TOLD, "ModelUnavailable", "overloaded for", id="told-in-the-stream"),
     pytest.param(Fault.EMPTY, "ModelUnavailable", "empty", id="empty"),
     pytest.param(Fault.HTML, "ModelUnavailable", "text/html", id="html"),
     pytest.param(Fault.INVALID_JSON, "ModelUnavailable", "no JSON", id="invalid-json"),
@@ -33,7 +34,7 @@ FAULTS = [
 ]
 LATE = (Fault.SILENT, Fault.DRIP)
 TERMINAL = (Fault.HUGE, Fault.ENDLESS)
-BEGUN = (Fault.RESET, Fault.CUT, Fault.STALL, Fault.DRIP, *TERMINAL)
+BEGUN = (Fault.RESET, Fault.CUT, Fault.TOLD, Fault.STALL, Fault.DRIP, *TERMINAL)
 
 
 def retrying(providers: Providers, standin: StandIn, model: str, *, retries: int, clock: FakeClock) -> Retrying:

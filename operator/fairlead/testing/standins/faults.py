@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
+import orjson
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -19,6 +20,7 @@ from fairlead.testing.standins.wire import wire_of
 _LARGE: Final = 10 << 20
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
 _DRIP_SECONDS: Final = 0.02
+_KEYS: Final = ("authorization", "x-api-key", "x-goog-api-key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class Fault(StrEnum):
     """Begins, then the connection is reset."""
     CUT = "cut"
     """Begins, then the connection is closed as if all had been said."""
+    TOLD = "told"
+    """Begins, then says what went wrong, with the key in it."""
     EMPTY = "empty"
     HTML = "html"
     INVALID_JSON = "invalid-json"
@@ -100,9 +104,13 @@ async def _body(fault: Fault, request: Request, connections: Connections, *, mod
         yield b'data: {"id": [\n\n' if wire.media_type == "text/event-stream" else b'{"model": \n'
     elif fault is Fault.HUGE:
         yield wire.piece("x" * _LARGE, model)
-    elif fault in {Fault.RESET, Fault.CUT, Fault.STALL}:
+    elif fault in {Fault.RESET, Fault.CUT, Fault.STALL, Fault.TOLD}:
         yield wire.piece("it begins ", model)
         await asyncio.sleep(_DRIP_SECONDS)
+    if fault is Fault.TOLD:
+        text = f"overloaded for {[request.headers.get(name) for name in _KEYS]}"
+        error = orjson.dumps({"error": {"type": "overloaded_error", "message": text}})
+        yield b"data: " + error + b"\n\n" if wire.media_type == "text/event-stream" else error + b"\n"
     while fault in {Fault.ENDLESS, Fault.DRIP}:
         yield wire.piece("and so on " * (200 if fault is Fault.ENDLESS else 1), model)
         await asyncio.sleep(0 if fault is Fault.ENDLESS else _DRIP_SECONDS)
