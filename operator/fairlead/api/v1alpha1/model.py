@@ -29,7 +29,7 @@ from fairlead.api.meta import (
 
 
 class RateLimit(KubeModel):
-    """The most that is sent in a minute; at least one of the two."""
+    """The most that each gateway process sends in a minute; at least one of the two."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
@@ -76,7 +76,7 @@ class ScriptedError(KubeModel):
 
 
 class ScriptedResponse(KubeModel):
-    """One answer. The first entry whose `match` is found in the last user text is used."""
+    """One answer. The first entry whose `match` is found in the last text of the user or a tool is used."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -94,7 +94,7 @@ class ScriptedResponse(KubeModel):
     )
 
     match: Annotated[str | None, Field(min_length=1, max_length=2048)] = None
-    """A regular expression, searched in the last user text; absent: it fits everything."""
+    """A regular expression, searched in the last text of the user or a tool; absent: it fits everything."""
     reply: Text | None = None
     """The text of the answer."""
     tool_calls: Annotated[tuple[ScriptedToolCall, ...] | None, Field(min_length=1, max_length=32)] = None
@@ -142,7 +142,7 @@ class ModelSpec(KubeModel):
     api_key: SecretValue | None = None
     """The key, in a Secret of this namespace."""
     parameters: JsonObject | None = None
-    """Sampling parameters of every call: `temperature`, `max_tokens` …"""
+    """Sampling parameters of every call: `temperature`, `max_tokens` …; `stream: false`: no streaming."""
     timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = 120
     """The longest that the provider may take for one answer."""
     retries: Annotated[int, Field(ge=0, le=20)] = 2
