@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import cache
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from sqlalchemy import RowMapping, Table
@@ -21,6 +22,12 @@ def _names(kind: Any) -> tuple[str, ...]:
 
 
 @cache
+def _reader(kind: Any) -> Callable[[Any], tuple[Any, ...]]:
+    reader: Callable[[Any], tuple[Any, ...]] = attrgetter(*_names(kind))
+    return reader
+
+
+@cache
 def columns(table: Table, kind: Any) -> tuple[ColumnElement[Any], ...]:
     """Return the columns of *table* that are fields of *kind*, in the order of its fields."""
     return tuple(table.c[name] for name in _names(kind))
@@ -34,7 +41,7 @@ def build(kind: type[T], row: Sequence[Any]) -> T:
 def values(item: Any) -> dict[str, Any]:
     """Return the values of a row for *item*."""
     kind: Any = type(item)
-    return {name: getattr(item, name) for name in _names(kind)}
+    return dict(zip(_names(kind), _reader(kind)(item), strict=True))
 
 
 def build_call(row: RowMapping) -> CallRecord:

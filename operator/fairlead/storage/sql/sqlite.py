@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import threading
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -23,6 +24,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from fairlead.errors import FairleadError, TerminalError, Unavailable
 from fairlead.storage.base import Event
 from fairlead.storage.sql.bus import Hub
+from fairlead.storage.sql.direct import DirectTransaction, Statements
 from fairlead.storage.sql.errors import translated
 from fairlead.storage.sql.outbox import Outbox
 from fairlead.storage.sql.transaction import T, Transaction
@@ -50,6 +52,7 @@ class SqliteDatabase:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._engine = _engine(path)
+        self._statements = Statements()
         self._hub = Hub()
         self._outbox = Outbox(path, uuid.uuid4().hex)
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
@@ -76,7 +79,12 @@ class SqliteDatabase:
 
     async def migrate(self, body: Callable[[Connection], None]) -> None:
         """Run *body* while no other process can write."""
-        await self.write(lambda tx: body(tx.connection))
+
+        def joined(tx: Transaction) -> None:
+            tx.connection.begin()  # so that Alembic knows that it is in a transaction, and begins and ends none
+            body(tx.connection)
+
+        await self.write(joined)
 
     def subscribe(self, *topics: str) -> AsyncIterator[Event]:
         """Yield events from now on."""
@@ -107,8 +115,8 @@ class SqliteDatabase:
             raise Unavailable("the storage was closed: the process is ending")
 
     def _read(self, body: Callable[[Transaction], T]) -> T:
-        with translated(str(self._path)), self._engine.begin() as connection:
-            return body(Transaction(connection))
+        with translated(str(self._path)), self._engine.connect() as connection, self._begun(connection, "BEGIN") as tx:
+            return body(tx)
 
     def _write_jobs(self) -> None:
         while group := self._next_group():
@@ -142,17 +150,22 @@ class SqliteDatabase:
                 for job in group:
                     self._commit([job])
             return
-        _call_soon(group[0].loop, self._hub.tell, events)
-        for job, result in zip(group, results, strict=True):
-            _call_soon(job.loop, _succeed, job.future, result)
+        for loop in dict.fromkeys(job.loop for job in group):
+            mine = [(job.future, result) for job, result in zip(group, results, strict=True) if job.loop is loop]
+            _call_soon(loop, self._settle, events if loop is group[0].loop else (), mine)
+
+    def _settle(self, events: Iterable[Event], answers: Iterable[tuple[asyncio.Future[Any], Any]]) -> None:
+        """Announce, then answer: all of it at once, as it costs more to wake an event loop than what it does then."""
+        self._hub.tell(events)
+        for future, result in answers:
+            _succeed(future, result)
 
     def _transact(self, bodies: list[Callable[[Transaction], Any]]) -> tuple[list[Any], Iterable[Event]]:
         with translated(str(self._path)):
             try:
                 if self._connection is None:
-                    self._connection = self._engine.connect().execution_options(immediate=True)
-                with self._connection.begin():
-                    tx = Transaction(self._connection)
+                    self._connection = self._engine.connect()
+                with self._begun(self._connection, "BEGIN IMMEDIATE") as tx:
                     results = [body(tx) for body in bodies]
                     self._outbox.add(tx)
             except FairleadError:
@@ -161,6 +174,19 @@ class SqliteDatabase:
                 self._disconnect()
                 raise
             return results, tx.events
+
+    @contextmanager
+    def _begun(self, connection: Connection, begin: str) -> Iterator[Transaction]:
+        """Run a transaction on the driver; SQLAlchemy joins it where it is needed."""
+        driver = _driver(connection)
+        driver.execute(begin)
+        try:
+            yield DirectTransaction(connection, driver, self._statements)
+            driver.commit()
+        finally:
+            if driver.in_transaction:
+                driver.rollback()
+            connection.rollback()  # ends what SQLAlchemy took part in, if it did: the driver's own end decided
 
     def _disconnect(self) -> None:
         if self._connection is not None:
@@ -192,7 +218,6 @@ def _engine(path: Path) -> Engine:
         max_overflow=0,
     )
     event.listen(engine, "connect", lambda connection, _record: _prepare(connection, path))
-    event.listen(engine, "begin", _begin)
     event.listen(engine, "do_connect", lambda *_: _create(path))
     return engine
 
@@ -214,7 +239,7 @@ def _prepare(connection: Any, path: Path) -> None:
         raise TerminalError(f"the database {path} cannot use a write-ahead log there: put it on a local disk")
 
 
-def _begin(connection: Connection) -> None:
-    driver = connection.connection.dbapi_connection
-    if driver is not None:
-        driver.execute("BEGIN IMMEDIATE" if connection.get_execution_options().get("immediate") else "BEGIN")
+def _driver(connection: Connection) -> sqlite3.Connection:
+    driver: Any = connection.connection.dbapi_connection
+    assert isinstance(driver, sqlite3.Connection)  # noqa: S101 - the engine is SQLite's, and connected
+    return driver

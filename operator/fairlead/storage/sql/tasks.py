@@ -30,7 +30,7 @@ from fairlead.storage.sql.tables import journal, nodes, runs, sessions, spans, t
 from fairlead.storage.sql.transaction import Transaction
 from fairlead_agent.protocol import ErrorInfo, TurnAnswer
 
-_SUMS = frozenset({"input_tokens", "output_tokens", "cost", "unpriced_calls"})
+_SUMS = ("input_tokens", "output_tokens", "cost", "unpriced_calls")
 """Of a node's record, kept by `costs`."""
 
 _TASK = select(*columns(tasks, Task))
@@ -214,7 +214,10 @@ def _node_key(node: NodeRecord) -> tuple[str, str, int]:
 
 def _node_values(node: NodeRecord) -> dict[str, Any]:
     """Return a record without its sums, which are not the writer's."""
-    return {name: value for name, value in values(node).items() if name not in _SUMS}
+    found = values(node)
+    for name in _SUMS:
+        del found[name]
+    return found
 
 
 def release(tx: Transaction, fence: Fence, *, at: datetime) -> None:

@@ -42,7 +42,7 @@ class Transaction:
     def upsert(self, table: Table, rows: Sequence[Values]) -> None:
         """Add rows; one whose primary key is there replaces what was there."""
         if rows:
-            self.connection.execute(_upsert(self.dialect, table, tuple(rows[0])), rows)
+            self.run(_upsert(self.dialect, table, tuple(rows[0])), rows)
 
     def add_if_new(self, table: Table, row: Values) -> bool:
         """Add a row, unless one with its key is there; return whether it was added."""
