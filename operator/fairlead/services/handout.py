@@ -105,17 +105,21 @@ class Handout:
 
 
 def definitions(document: Mapping[str, Any]) -> dict[str, str]:
-    """Return the digest of each frozen Model, Tool and Agent; an Agent's covers the model and tools that it uses."""
+    """Return the digest of each frozen Model, Tool and Agent; an Agent's covers the model and tools that it uses.
+
+    Without a model of its own it asks that of the workflow whose node it works for.
+    """
     found = {
         f"{kind[:-1]}:{name}": names.digest(_relevant(kind, spec))
         for kind in ("models", "tools")
         for name, spec in (document.get(kind) or {}).items()
     }
-    workflow_model = document["workflow"]["spec"].get("model")
+    workflows = {"": document["workflow"]["spec"], **(document.get("workflows") or {})}
+    usual = {name: found.get(f"model:{spec.get('model')}", "") for name, spec in workflows.items()}
     for name, spec in (document.get("agents") or {}).items():
-        used = (f"model:{spec.get('model') or workflow_model}", *(f"tool:{tool}" for tool in spec.get("tools") or ()))
-        persona = {**_relevant("agents", spec), "uses": {key: found.get(key, "") for key in used}}
-        found[f"agent:{name}"] = names.digest(persona)
+        model = found.get(f"model:{spec['model']}", "") if spec.get("model") else usual
+        tools = {tool: found.get(f"tool:{tool}", "") for tool in spec.get("tools") or ()}
+        found[f"agent:{name}"] = names.digest({**_relevant("agents", spec), "uses": [model, tools]})
     return found
 
 

@@ -55,3 +55,15 @@ def test_definitions_of_what_changes_no_answer_stay(path: tuple[str, ...]) -> No
 def test_definitions_of_what_changes_the_answer_differ(path: tuple[str, ...], value: Any, differ: set[str]) -> None:
     before, after = definitions(DOCUMENT), changed(*path, value=value)
     assert {name for name in before if before[name] != after[name]} == differ
+
+
+def test_definitions_of_an_agent_differ_when_a_nested_workflow_asks_another_model() -> None:
+    before = changed("workflows", value={"part": {"model": "usual", "nodes": []}})
+    after = changed("workflows", value={"part": {"model": "other", "nodes": []}})
+    assert {name for name in before if before[name] != after[name]} == {"agent:engineer"}
+
+
+def test_definitions_of_an_agent_with_a_model_stay_when_a_workflow_asks_another() -> None:
+    agents = {"engineer": {"model": "usual"}}
+    one, two = ({**DOCUMENT, "agents": agents, "workflow": {"spec": {"model": name}}} for name in ("usual", "other"))
+    assert definitions(one) == definitions(two)
