@@ -143,6 +143,8 @@ def _decide(target: Target, run: str, node: str, *, approved: bool, how: Mapping
             chosen = choose(waiting, run=record["name"], node=node, item=how["item"], everything=how["everything"])
             if not how["unverified"]:
                 await _need_token(await own_token(session), record["name"], chosen[0]["node"], approved=approved)
+            else:
+                check_annotation(chosen)
             for approval in chosen:
                 if how["unverified"]:
                     await _annotate(session, approval, approved=approved, comment=how["comment"])
@@ -191,6 +193,19 @@ def choose(
         shown = ", ".join(place(one) for one in found)
         raise Refused(f"{run} waits for several decisions: {shown}. Name the node (and --item), or say --all")
     return list(found)
+
+
+def check_annotation(chosen: Sequence[Mapping[str, Any]]) -> None:
+    """Check that an annotation can decide *chosen*: the next one would take its place before it is read.
+
+    Raises:
+        Refused: it is more than one thing.
+    """
+    from fairlead.errors import Refused
+
+    if len(chosen) > 1:
+        shown = ", ".join(place(one) for one in chosen)
+        raise Refused(f"--unverified decides one thing at a time: name one of {shown}")
 
 
 async def _need_token(token: str, run: str, node: str, *, approved: bool) -> None:

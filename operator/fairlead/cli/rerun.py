@@ -102,18 +102,26 @@ async def _choose_workflow(
     from fairlead.core import names
     from fairlead.kube import Ref
 
-    inline, ref = earlier["spec"].get("workflow"), earlier["spec"].get("workflowRef")
+    inline, name = earlier["spec"].get("workflow"), workflow_name(earlier)
     where = earlier["metadata"]["namespace"]
-    workflow = await session.kube.get(Ref(names.API_VERSION, "Workflow", ref["name"], where)) if ref else None
+    workflow = await session.kube.get(Ref(names.API_VERSION, "Workflow", name, where)) if name else None
     if latest:
         if workflow is None:
             raise NotFound("--latest needs a Workflow object, and there is none (any more) for this run")
-        wanted["spec"]["workflowRef"] = {"name": ref["name"]}
+        wanted["spec"]["workflowRef"] = {"name": name}
     elif workflow is not None and _changed(workflow, earlier):
-        hint(f"Workflow {ref['name']} has changed since; --latest takes what it is now")
+        hint(f"Workflow {name} has changed since; --latest takes what it is now")
     declared = inline or (workflow or {}).get("spec") or {}
     if values := typed_inputs(declared.get("inputs"), inputs):
         wanted["spec"]["inputs"] = values
+
+
+def workflow_name(run: dict[str, Any]) -> str:
+    """Return the name of the Workflow that a run is of, or nothing; of a rerun, its status alone may say it."""
+    spec, status = run["spec"], run.get("status") or {}
+    if spec.get("workflow"):
+        return ""
+    return str((spec.get("workflowRef") or {}).get("name") or status.get("workflow") or "")
 
 
 def _changed(workflow: dict[str, Any], earlier: dict[str, Any]) -> bool:

@@ -8,10 +8,10 @@ from typing import Any
 import click
 import pytest
 
-from fairlead.cli.approve import choose, decided_row, pending_row
+from fairlead.cli.approve import check_annotation, choose, decided_row, pending_row
 from fairlead.cli.durations import Duration
 from fairlead.cli.exits import NotFound, run_exit_code
-from fairlead.cli.rerun import base_name, build_rerun
+from fairlead.cli.rerun import base_name, build_rerun, workflow_name
 from fairlead.cli.wait import parse_aim
 from fairlead.errors import Refused
 
@@ -40,6 +40,19 @@ def test_build_rerun_with_a_name() -> None:
 def test_base_name_of_runs_that_people_named() -> None:
     assert base_name({"name": "nightly"}) == "nightly"
     assert base_name({"name": "nightly", "generateName": "triage-"}) == "nightly"
+
+
+@pytest.mark.parametrize(
+    ("spec", "status", "name"),
+    [
+        ({"workflowRef": {"name": "triage"}}, {}, "triage"),
+        ({"rerunOf": {"name": "x"}}, {"workflow": "triage"}, "triage"),
+        ({"rerunOf": {"name": "x"}, "workflow": {"nodes": []}}, {"workflow": "triage"}, ""),
+        ({"rerunOf": {"name": "x"}}, {}, ""),
+    ],
+)
+def test_workflow_name_of_runs_and_reruns(spec: dict[str, Any], status: dict[str, Any], name: str) -> None:
+    assert workflow_name({"spec": spec, "status": status}) == name
 
 
 @pytest.mark.parametrize(
@@ -85,6 +98,12 @@ def test_choose_what_does_not_wait_says_what_does() -> None:
         choose([approval("bill")], run="r", node="ship", item=None, everything=False)
     with pytest.raises(NotFound, match=r"r does not wait for a decision$"):
         choose([], run="r", node="", item=None, everything=False)
+
+
+def test_check_annotation_of_several_things_is_refused() -> None:
+    check_annotation([approval("ship")])
+    with pytest.raises(Refused, match="one of ship, bill"):
+        check_annotation([approval("ship"), approval("bill")])
 
 
 def test_pending_row_says_since_when_and_until_when() -> None:
