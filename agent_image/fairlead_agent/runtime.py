@@ -41,15 +41,19 @@ class Runtime:
     def __init__(self, turn: TurnInfo, desk: Desk) -> None:
         self.turn = turn
         self._desk = desk
-        self._used = {"turns": 0, "calls": 0, "tokens": 0}
+        self._asked: dict[int, int] = {}
+        """The tokens of each request to the model, by its number: a node that is run again asks nothing new."""
+        self._uses: set[int] = set()
+        """The numbers of the tool calls."""
 
-    def used(self) -> dict[str, int]:
+    def used(self) -> dict[str, Any]:
         """Return what the turn has used of its limits."""
-        return dict(self._used)
+        return {"asked": [list(one) for one in self._asked.items()], "uses": sorted(self._uses)}
 
-    def resume(self, used: Mapping[str, int]) -> None:
+    def resume(self, used: Mapping[str, Any]) -> None:
         """Go on counting where an earlier attempt was at its last checkpoint."""
-        self._used.update(used)
+        self._asked.update((number, tokens) for number, tokens in used["asked"])
+        self._uses.update(used["uses"])
 
     def ask(
         self,
@@ -78,12 +82,14 @@ class Runtime:
         return self._ask(self._number(), request)
 
     async def _ask(self, number: int, request: LlmRequest) -> CallReply:
-        self._spend("tokens", 0, self.turn.max_tokens, "maxTokens")
-        self._spend("turns", 1, self.turn.max_turns, "maxTurns")
+        if number not in self._asked:
+            _check(sum(self._asked.values()), self.turn.max_tokens, "maxTokens")
+            _check(len(self._asked), self.turn.max_turns, "maxTurns")
+            self._asked[number] = 0
         reply = await self._desk.call(number, request)
         if reply.error is not None:
             raise NodeFailure(reply.error)
-        self._used["tokens"] += reply.usage.input_tokens + reply.usage.output_tokens
+        self._asked[number] = reply.usage.input_tokens + reply.usage.output_tokens
         if request.output is None or reply.tool_calls:
             return reply
         return reply.model_copy(update={"result": parse_answer(reply.result, request.output)})
@@ -105,14 +111,10 @@ class Runtime:
         if self._desk.needs_approval(request.name):
             decisions = interrupt(questions({number: request}))
             granted(Decision.model_validate(decisions[str(number)]))
-        self._spend("calls", 1, self.turn.max_tool_calls, "maxToolCalls")
+        if number not in self._uses:
+            _check(len(self._uses), self.turn.max_tool_calls, "maxToolCalls")
+            self._uses.add(number)
         return await self._desk.result(number, request)
-
-    def _spend(self, what: str, amount: int, limit: int | None, name: str) -> None:
-        """Count a call; the last one before a limit is let through."""
-        if limit is not None and self._used[what] >= limit:
-            raise failure("TurnLimitExceeded", f"the limit of {limit} ({name}) is used up")
-        self._used[what] += amount
 
     def _number(self) -> int:
         """Return the number of the next request of the graph's node that runs here."""
@@ -120,3 +122,8 @@ class Runtime:
         place = within.get("checkpoint_ns", "")
         counters = within.setdefault(_COUNTERS, {})
         return number_of(place, next(counters.setdefault(place, count())))
+
+
+def _check(used: int, limit: int | None, name: str) -> None:
+    if limit is not None and used >= limit:
+        raise failure("TurnLimitExceeded", f"the limit of {limit} ({name}) is used up")

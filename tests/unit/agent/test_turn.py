@@ -248,6 +248,20 @@ def loop() -> StateGraph[Any]:
     return graph
 
 
+async def ask_and_doubt(state: Odd, config: RunnableConfig) -> Odd:
+    fairlead: Runtime = config["configurable"]["fairlead"]
+    reply = await fairlead.ask(state["prompt"])
+    first, second = interrupt("Sure?"), interrupt("Really?")
+    return {"output": f"{reply.result}, {first['comment']}, {second['comment']}"}
+
+
+def doubt() -> StateGraph[Any]:
+    graph = StateGraph(Odd)
+    graph.add_node("doubt", ask_and_doubt)
+    graph.add_edge(START, "doubt")
+    return graph
+
+
 def boom() -> StateGraph[Any]:
     graph = StateGraph(Odd)
     graph.add_node("a", lambda state: {"output": state["no"]})
@@ -260,7 +274,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Provide the graphs as an importable module, as an agent's image would."""
     module = ModuleType("own_graphs")
     found = {"research": research(), "compiled": research().compile(), "odd": odd(), "chat": chat(), "boom": boom()}
-    module.__dict__.update(found, text="no graph", loop=loop())
+    module.__dict__.update(found, text="no graph", loop=loop(), doubt=doubt())
     monkeypatch.setitem(sys.modules, "own_graphs", module)
 
 
@@ -333,6 +347,15 @@ def test_own_graph_keeps_the_agents_limits_through_crashes(
     simulation.survive(world, lambda number: 9 + number if number < 4 else -1)
     assert world.node("a").reason == "TurnLimitExceeded"
     assert sum(world.sent.values()) == sent
+
+
+@pytest.mark.usefixtures("graphs")
+@pytest.mark.parametrize("dies", [False, True])
+def test_own_graph_counts_a_call_once_when_its_node_is_run_again(simulation: Any, dies: bool) -> None:
+    world = simulation.world(SPEC, **graph("doubt", max_turns=1))
+    simulation.survive(world, lambda number: 12 + number if dies and number < 4 else -1)
+    assert world.end.output == "heard go, fine, fine"
+    assert set(world.sent.values()) == {1}
 
 
 def test_checkpoint_that_names_a_callable_calls_nothing() -> None:
