@@ -1,6 +1,6 @@
 """Real SIGKILLs, on a real laptop: whichever process dies wherever in a run with every construct, it ends the same.
 
-`make test` takes a sample; `make soak` kills every process after every entry of the journal.
+`make test` takes a sample; `make soak` kills every process after every second entry of the journal.
 """
 
 from __future__ import annotations
