@@ -136,7 +136,10 @@ class Calls:
         try:
             intent = self._intent(context, request)
         except TerminalError as error:  # a budget that cannot be kept, a Model that is wrong
-            return CallReply(error=to_error_info(error))
+            known = await self._storage.get_call(fence.task_id, request.key)
+            if known is None:
+                return CallReply(error=to_error_info(error))
+            intent = replace(known.intent, gateway=self._gateway)  # prices change; what was begun goes on as it began
         async with self._lock((fence.task_id, request.key)):  # nobody takes a call over that has only just begun
             begun = await self._begin(fence, _Flight(context, intent, request, deadline))
         return begun if isinstance(begun, CallReply) else await self._join(begun)
@@ -184,7 +187,7 @@ class Calls:
         known = self._flights.get((intent.task_id, intent.key))
         if known is not None:
             return known
-        again = replace(intent, started_at=record.intent.started_at)
+        again = replace(intent, started_at=record.intent.started_at, reservation=record.intent.reservation)
         return await self._take_over(replace(flight, intent=again, granted=record.granted_output_tokens))
 
     async def _admit(self, fence: Fence, intent: CallIntent, deadline: float) -> Begun | CallReply:
@@ -221,11 +224,26 @@ class Calls:
                 tool = flight.request.tool
                 if tool is not None and not self._tools.is_idempotent(flight.context, tool):
                     await self._give_up(flight, owner)
-                elif await self._storage.repeat_call(intent, lost=owner):
-                    _log.warning("call_repeated", task=intent.task_id, key=intent.key, lost=owner)
-                    return self._launch(replace(flight, repeats=found.repeats + 1))
+                elif (begun := await self._repeat(flight, owner)) is not None:
+                    again = replace(flight, granted=begun.granted_output_tokens, repeats=found.repeats + 1)
+                    return self._launch(again)
             else:
                 await self._clock.sleep(_LOOK_SECONDS)
+
+    async def _repeat(self, flight: _Flight, lost: str) -> Begun | None:
+        """Take a call over; end it where the budgets do not allow another one beside the one that was lost."""
+        intent = flight.intent
+        try:
+            begun = await self._storage.repeat_call(intent, lost=lost)
+        except OverBudget as error:
+            if intent.reservation is None:
+                raise
+            _log.warning("call_not_repeated", task=intent.task_id, key=intent.key, lost=lost, error=str(error))
+            await self._commit(flight, _unseen(flight, budget_exceeded(error, intent.reservation)))
+            return None
+        if begun is not None:
+            _log.warning("call_repeated", task=intent.task_id, key=intent.key, lost=lost)
+        return begun
 
     async def _give_up(self, flight: _Flight, lost: str) -> None:
         """Commit that nobody knows what became of a call, unless its answer was committed after all."""
@@ -305,11 +323,11 @@ class Calls:
             return Outcome.failed(to_error_info(error))
         except TimeoutError:
             late = RetryableError(f"no answer within {request.timeout_seconds:g} s", reason="Timeout")
-            return Outcome.failed(to_error_info(late))
+            return _unseen(flight, late) if left else Outcome.failed(to_error_info(late))
         except Exception as error:  # noqa: BLE001 - a bug here must not leave the agent without an answer
             _log.exception("call_failed", key=request.key, action=request.action)
             bug = TerminalError(f"the gateway failed ({type(error).__name__}); see its log", reason="InternalError")
-            return Outcome.failed(to_error_info(bug))
+            return _unseen(flight, bug)
 
     async def _dispatch(self, flight: _Flight, seconds: float) -> Outcome:
         context, request = flight.context, flight.request
@@ -363,6 +381,11 @@ class _GatewayWatch:
             self._seen[gateway] = (beat, now)
             return False
         return now - since >= _DEAD_AFTER_SECONDS
+
+
+def _unseen(flight: _Flight, error: FairleadError) -> Outcome:
+    """Return the outcome of a call that may have been sent, and paid for."""
+    return Outcome.lost(to_error_info(error), flight.intent.reservation, flight.granted)
 
 
 def _replayed(record: CallRecord) -> CallReply:

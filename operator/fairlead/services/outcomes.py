@@ -11,10 +11,10 @@ from typing import Any, Final
 from fairlead.errors import FairleadError, RetryableError
 from fairlead.logs import REDACTED, names_secret, redact
 from fairlead.services.tasks import TaskContext
-from fairlead.storage.base import CallAnswer, CallIntent, Span
+from fairlead.storage.base import CallAnswer, CallIntent, Reservation, Span
 from fairlead.tracing.attributes import attributes, bounded, failure
 from fairlead.tracing.ids import call_span_id, node_span_id, turn_span_id
-from fairlead_agent.protocol import Call, CallReply, ErrorInfo
+from fairlead_agent.protocol import Call, CallReply, ErrorInfo, Usage
 
 PICODOLLARS: Final = 10**12
 _MAX_REQUEST_TEXT: Final = 4096
@@ -42,6 +42,16 @@ class Outcome:
     def failed(cls, error: ErrorInfo) -> Outcome:
         """Return the outcome of a call that came to nothing, and cost nothing."""
         return cls(CallReply(error=error), cost=0)
+
+    @classmethod
+    def lost(cls, error: ErrorInfo, reservation: Reservation | None, granted: int | None) -> Outcome:
+        """Return the outcome of a call whose answer nobody saw: under a budget it counts at its worst case."""
+        if reservation is None:
+            return cls.failed(error)
+        output = granted or 0
+        usage = Usage(input_tokens=reservation.input_tokens, output_tokens=output)
+        cost = reservation.worst(output)[0] if reservation.priced else None
+        return cls(CallReply(error=error, usage=usage), cost=cost, priced=True)
 
 
 def to_error_info(error: FairleadError) -> ErrorInfo:

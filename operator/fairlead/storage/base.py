@@ -160,8 +160,11 @@ class Storage(Protocol):
             Conflict: *first* would leave a gap.
         """
 
-    async def release(self, fence: Fence, *, at: datetime) -> None:
-        """Put the task back on the queue; the attempt does not count (`Fenced`: the claim is over)."""
+    async def release(self, fence: Fence, *, at: datetime, lost: bool = False) -> None:
+        """Put the task back on the queue (`Fenced`: the claim is over).
+
+        The attempt does not count, unless it was *lost*: then it does as with `requeue_pod`.
+        """
 
     async def check_fence(self, fence: Fence) -> Task:
         """Return the task if the fence still holds it, or raise `Fenced`."""
@@ -252,10 +255,14 @@ class Storage(Protocol):
             OverBudget: it does not fit; nothing was changed.
         """
 
-    async def repeat_call(self, intent: CallIntent, *, lost: str) -> bool:
-        """Take over an intent from the gateway *lost*, which died with it; False if somebody else was faster.
+    async def repeat_call(self, intent: CallIntent, *, lost: str) -> Begun | None:
+        """Take over an intent from the gateway *lost*, which died with it; None if somebody else was faster.
 
-        The lost one is charged at its worst case; the reservation stays for the new one.
+        The lost one is charged at its worst case, and what the budgets leave is reserved for the new one.
+
+        Raises:
+            OverBudget: they leave too little. The intent is the caller's now, to be finished without being sent; its
+                reservation is held, and nothing is charged, until then.
         """
 
     async def finish_call(self, task_id: str, key: str, answer: CallAnswer, *, span: Span | None) -> None:

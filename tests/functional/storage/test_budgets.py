@@ -184,13 +184,13 @@ async def test_begin_call_that_can_never_fit_is_not_told_to_wait(storage: Storag
     assert caught.value.spent == Spent(RUN, 9 * DOLLAR + 1, 120, 0, 0)
 
 
-async def test_repeat_call_charges_the_lost_one_at_its_worst_and_keeps_the_reservation(storage: Storage) -> None:
+async def test_repeat_call_charges_the_lost_one_at_its_worst_and_reserves_again(storage: Storage) -> None:
     fence = await start_run(storage)
     await begin(storage, fence)
     again = make_intent(gateway="gateway-2", target="fast", reservation=WORST)
 
-    assert await storage.repeat_call(again, lost="gateway-1")
-    assert not await storage.repeat_call(again, lost="gateway-1")
+    assert await storage.repeat_call(again, lost="gateway-1") == Begun(None, 400)
+    assert await storage.repeat_call(again, lost="gateway-1") is None
 
     assert await storage.spent([RUN]) == [Spent(RUN, 5 * DOLLAR, 500, 5 * DOLLAR, 500)]
     await storage.finish_call("run-1-task", "a/-/1/1/0", ANSWER, span=None)
@@ -198,6 +198,58 @@ async def test_repeat_call_charges_the_lost_one_at_its_worst_and_keeps_the_reser
     run = await storage.get_run("run-1")
     assert run is not None
     assert (run.cost, run.input_tokens, run.output_tokens, run.unpriced_calls) == (7 * DOLLAR, 190, 430, 0)
+
+
+async def test_repeat_call_is_granted_what_the_lost_one_leaves(storage: Storage) -> None:
+    fence = await start_run(storage)
+    await begin(storage, fence)
+    await begin(storage, fence, "k1", reserve=replace(WORST, output_tokens=100))
+
+    begun = await storage.repeat_call(make_intent(gateway="gateway-2"), lost="gateway-1")
+
+    assert begun == Begun(None, 200)
+    assert await storage.spent([RUN]) == [Spent(RUN, 5 * DOLLAR, 500, 5 * DOLLAR, 500)]
+    record = await storage.get_call("run-1-task", "a/-/1/1/0")
+    assert record is not None
+    assert (record.granted_output_tokens, record.repeats) == (200, 1)
+
+
+async def test_repeat_call_that_does_not_fit_beside_the_lost_one_is_taken_over_to_be_ended(storage: Storage) -> None:
+    fence = await start_run(storage)
+    await begin(storage, fence)
+    await begin(storage, fence, "k1", reserve=replace(WORST, input_cost=3 * DOLLAR))
+    before = await storage.spent([RUN, MODEL])
+    second, third = (make_intent(gateway=gateway) for gateway in ("gateway-2", "gateway-3"))
+
+    with pytest.raises(OverBudget) as caught:
+        await storage.repeat_call(second, lost="gateway-1")
+
+    assert caught.value.spent.cost == 5 * DOLLAR, "the lost one counts"
+    assert await storage.repeat_call(third, lost="gateway-1") is None
+    assert await storage.spent([RUN, MODEL]) == before
+    record = await storage.get_call("run-1-task", "a/-/1/1/0")
+    assert record is not None
+    assert (record.intent.gateway, record.repeats) == ("gateway-2", 0)
+
+
+async def test_repeat_call_after_the_end_of_the_run_leaves_nothing_reserved(storage: Storage) -> None:
+    await begin(storage, await start_run(storage))
+    await storage.end_run("run-1", END)
+
+    await storage.repeat_call(make_intent(gateway="gateway-2"), lost="gateway-1")
+    await storage.finish_call("run-1-task", "a/-/1/1/0", ANSWER, span=None)
+
+    assert await storage.spent([MODEL]) == [Spent(MODEL, 7 * DOLLAR, 620, 0, 0)]
+
+
+async def test_finish_call_by_nobody_knows_which_model_counts_for_all(storage: Storage) -> None:
+    fence = await start_run(storage)
+    spare = replace(MODEL, scope="model/c/default/spare")
+    await begin(storage, fence, reserve=replace(WORST, lines=(MODEL, spare)))
+
+    await storage.finish_call("run-1-task", "a/-/1/1/0", replace(ANSWER, model=""), span=None)
+
+    assert [spent.cost for spent in await storage.spent([MODEL, spare])] == [2 * DOLLAR, 2 * DOLLAR]
 
 
 @pytest.mark.parametrize("reservation", [None, replace(WORST, lines=(), priced=False)])

@@ -452,6 +452,69 @@ async def test_call_waits_for_its_budget_no_longer_than_it_has_time(storage: Sto
     await first
 
 
+@pytest.mark.parametrize(("limit", "asked", "spent"), [(120, 1, 63), (119, 0, 60)])
+async def test_call_lost_with_its_gateway_is_repeated_only_if_the_budget_allows_both(
+    storage: Storage, limit: int, asked: int, spent: int
+) -> None:
+    clock = FakeClock()
+    fence = await claim(storage)
+    worst = reservation(limit=limit, output=50)
+    lost = Outside(reservation=worst)
+    dead = calls(storage, lost, gateway="gateway-dead")
+    dying = asyncio.create_task(dead.call(fence, ask(fence)))
+    await lost.started.wait()
+    await storage.beat_gateway("gateway-dead", at=clock.now())
+    dying.cancel()
+    outside = open_world(reservation=worst)
+
+    reply = await calls(storage, outside, gateway="gateway-2", clock=clock).call(fence, ask(fence))
+
+    assert (reply.error is None, outside.asked) == (bool(asked), asked)
+    assert reply.error is None or (reply.error.reason, reply.error.retryable) == ("BudgetExceeded", False)
+    (line,) = await storage.spent(worst.lines)
+    assert (line.tokens, line.reserved_tokens) == (spent, 0)
+    record = await storage.get_call(fence.task_id, "ask/-/1/1/1")
+    assert record is not None
+    assert (record.state, record.repeats) == (CallState.DONE, asked)
+    await dead.drain(0)
+
+
+@pytest.mark.parametrize(
+    ("outside", "changes", "spent"),
+    [
+        pytest.param(Outside, {"timeout_seconds": 0.05}, 60, id="timed-out"),
+        pytest.param(lambda: open_world(answer=ValueError("?")), {}, 60, id="broke"),
+        pytest.param(lambda: open_world(answer=TerminalError("no")), {}, 0, id="refused"),
+    ],
+)
+async def test_call_that_nobody_saw_answered_counts_at_its_worst(
+    storage: Storage, outside: Any, changes: dict[str, Any], spent: int
+) -> None:
+    world = outside()
+    world.reservation = reservation(limit=1000, output=50)
+    fence = await claim(storage)
+    reply = await calls(storage, world).call(fence, ask(fence, **changes))
+    assert reply.error is not None
+    (line,) = await storage.spent(world.reservation.lines)
+    assert (line.tokens, line.reserved_tokens) == (spent, 0)
+
+
+async def test_call_that_is_answered_needs_no_price_any_more(storage: Storage) -> None:
+    class Forgetful(Outside):
+        def reserve(self, context: TaskContext, request: LlmRequest) -> Reservation | None:
+            del context, request
+            if self.asked:
+                raise TerminalError("nobody knows the price", reason="PriceUnknown")
+            return None
+
+    outside = Forgetful()
+    outside.go.set()
+    fence = await claim(storage)
+    made = calls(storage, outside)
+    first, second = await made.call(fence, ask(fence)), await made.call(fence, ask(fence))
+    assert (first.result, second.result, second.replayed, outside.asked) == ("42", "42", True, 1)
+
+
 async def test_call_whose_budget_cannot_be_kept_is_not_sent(storage: Storage) -> None:
     class Unpriced(Outside):
         def reserve(self, context: TaskContext, request: LlmRequest) -> Reservation | None:

@@ -82,24 +82,35 @@ def settle(tx: Transaction, call: Any, *, cost: int | None, tokens: int) -> None
     held = "" if call.charged else "reserved_"  # what ended with its task was counted as spent
     real_cost = worst_cost if cost is None else cost
     for line in _each(call.reservation):
-        more = Counter(cost=real_cost, tokens=tokens) if _pays(line, call.model or call.target) else Counter()
+        more = Counter(cost=real_cost, tokens=tokens) if _pays(line, call.model) else Counter()
         more.subtract({f"{held}cost": worst_cost, f"{held}tokens": worst_tokens})
         _move(tx, _key(line), **more)
     tx.announce("budget", "")
 
 
 def _pays(line: BudgetLine, model: str) -> bool:
-    """Whether a call that *model* answered counts: of the Models that might have, only that one's lines do."""
-    return not line.scope.startswith("model/") or line.scope.rpartition("/")[2].partition("@")[0] == model
+    """Whether a call that *model* answered counts: of the Models that might have, only that one's lines do.
+
+    No *model*: nobody knows which one it was, so it counts for all.
+    """
+    return not model or not line.scope.startswith("model/") or line.scope.rpartition("/")[2].partition("@")[0] == model
 
 
-def lose(tx: Transaction, call: Any) -> None:
-    """Charge a call that was lost at its worst case. Its reservation stays, for the call that is sent in its place."""
+def renew(tx: Transaction, call: Any) -> int | None:
+    """Charge a call that was lost at its worst case, and reserve again for the one that is sent in its place.
+
+    Raises:
+        OverBudget: a line does not have room for both.
+    """
     if call.reservation is None:
-        return
-    cost, tokens = call.reservation.worst(call.granted_output_tokens or 0)
+        return None
+    granted = call.granted_output_tokens or 0
+    cost, tokens = call.reservation.worst(granted)
+    held = {} if call.charged else {"reserved_cost": -cost, "reserved_tokens": -tokens}
     for line in _each(call.reservation):
-        _move(tx, _key(line), cost=cost, tokens=tokens)
+        _move(tx, _key(line), cost=cost, tokens=tokens, **held)
+    # what ended with its task holds nothing, and is settled as what was spent
+    return granted if call.charged else reserve(tx, call.reservation, run_uid=call.run_uid)
 
 
 def lock_open(tx: Transaction, *, task_id: str = "", run_uid: str = "") -> Sequence[Any]:

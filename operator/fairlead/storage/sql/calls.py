@@ -31,11 +31,9 @@ _CHARGED = (
     calls.c.charged,
     calls.c.started_at,
 )
-_REPEAT = (
-    _OPEN.where(calls.c.gateway == bindparam("lost"))
-    .values(gateway=bindparam("by"), repeats=calls.c.repeats + 1)
-    .returning(*_CHARGED)
-)
+_TAKE = _OPEN.where(calls.c.gateway == bindparam("lost")).values(gateway=bindparam("by"))
+_TAKEN = _TAKE.returning(calls.c.key)
+_REPEAT = _TAKE.values(repeats=calls.c.repeats + 1).returning(*_CHARGED)
 _GRANT = (
     update(calls)
     .where(calls.c.task_id == bindparam("of_task"), calls.c.key == bindparam("of_key"))
@@ -63,21 +61,39 @@ def begin(tx: Transaction, fence: Fence, intent: CallIntent) -> Begun:
     if intent.reservation is None:
         return Begun(None)
     granted = budgets.reserve(tx, intent.reservation, run_uid=intent.run_uid)
-    tx.run(_GRANT, {"of_task": intent.task_id, "of_key": intent.key, "granted": granted})
+    _grant(tx, intent, granted)
     return Begun(None, granted)
 
 
-def repeat(tx: Transaction, intent: CallIntent, *, lost: str) -> bool:
-    """Take an intent over from a gateway that died, and charge what may have been paid for nothing."""
+def _grant(tx: Transaction, intent: CallIntent, granted: int | None) -> None:
+    tx.run(_GRANT, {"of_task": intent.task_id, "of_key": intent.key, "granted": granted})
+
+
+def repeat(tx: Transaction, intent: CallIntent, *, lost: str) -> Begun | None:
+    """Take an intent over from a gateway that died, charge what may have been paid for nothing, and reserve again.
+
+    Raises:
+        OverBudget: another one does not fit beside the lost one.
+    """
     queue.lock(tx, intent.task_id)
-    who = {"of_task": intent.task_id, "of_key": intent.key, "lost": lost, "by": intent.gateway}
-    call = tx.first(_REPEAT, who)
+    call = tx.first(_REPEAT, _takeover(intent, lost))
     if call is None:
-        return False
+        return None
     costs.charge(tx, call, costs.of_lost(call), at=call.started_at)
-    budgets.lose(tx, call)
+    granted = budgets.renew(tx, call)
+    _grant(tx, intent, granted)
     tx.announce("run", call.run_uid)
-    return True
+    return Begun(None, granted)
+
+
+def take(tx: Transaction, intent: CallIntent, *, lost: str) -> bool:
+    """Take an intent over from a gateway that died, to end it. Nothing is charged before that."""
+    queue.lock(tx, intent.task_id)
+    return tx.first(_TAKEN, _takeover(intent, lost)) is not None
+
+
+def _takeover(intent: CallIntent, lost: str) -> dict[str, str]:
+    return {"of_task": intent.task_id, "of_key": intent.key, "lost": lost, "by": intent.gateway}
 
 
 def finish(tx: Transaction, task_id: str, key: str, *, answer: CallAnswer, span: Span | None) -> None:

@@ -24,6 +24,7 @@ from fairlead.storage.base import (
     Fence,
     LogRecord,
     NodeRecord,
+    OverBudget,
     QueuedTask,
     Revision,
     Run,
@@ -135,9 +136,9 @@ class SqlStorage:
             lambda tx: tasks.append(tx, fence, first=first, new=entries, effects=effects, at=at)
         )
 
-    async def release(self, fence: Fence, *, at: datetime) -> None:
+    async def release(self, fence: Fence, *, at: datetime, lost: bool = False) -> None:
         """Put the task back on the queue."""
-        await self._database.write(lambda tx: tasks.release(tx, fence, at=at))
+        await self._database.write(lambda tx: tasks.release(tx, fence, at=at, lost=lost))
 
     async def check_fence(self, fence: Fence) -> Task:
         """Return the task if the fence still holds it."""
@@ -231,9 +232,14 @@ class SqlStorage:
         """Commit the intent."""
         return await self._database.write(lambda tx: calls.begin(tx, fence, intent))
 
-    async def repeat_call(self, intent: CallIntent, *, lost: str) -> bool:
+    async def repeat_call(self, intent: CallIntent, *, lost: str) -> Begun | None:
         """Take over an intent from a gateway that died."""
-        return await self._database.write(lambda tx: calls.repeat(tx, intent, lost=lost))
+        try:
+            return await self._database.write(lambda tx: calls.repeat(tx, intent, lost=lost))
+        except OverBudget:
+            if await self._database.write(lambda tx: calls.take(tx, intent, lost=lost)):
+                raise
+            return None
 
     async def finish_call(self, task_id: str, key: str, answer: CallAnswer, *, span: Span | None) -> None:
         """Commit the answer and charge it."""
