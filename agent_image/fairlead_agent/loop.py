@@ -116,8 +116,9 @@ class _Loop:
 
     def _check_limits(self, state: _State) -> None:
         limits = self.talk.limits
+        turns = state["turns"] - state["mended"]  # to mend an answer is none of the work
         for used, limit, what in (
-            (state["turns"], limits.turns, "maxTurns"),
+            (turns, limits.turns, "maxTurns"),
             (state["tokens"], limits.tokens, "maxTokens"),
             (len(state["messages"]), MAX_MESSAGES, "messages in a conversation"),
         ):

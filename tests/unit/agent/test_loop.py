@@ -182,6 +182,21 @@ def test_loop_fails_when_the_mended_answer_does_not_fit_either(simulation: Any) 
     assert len(model.asked) == 3
 
 
+@pytest.mark.parametrize(("second", "reason"), [('{"a": 1}', ""), ("none", "OutputInvalid")])
+def test_loop_mends_the_answer_of_the_last_turn(simulation: Any, second: str, reason: str) -> None:
+    model = Model("no idea", second)
+    world = simulation.finish(spec(output=ADD, maxTurns=1), handler=model, tools=TOOLS)
+    assert world.node("a").reason == reason
+    assert len(model.asked) == 2
+
+
+def test_loop_uses_no_tools_after_the_last_turn_was_mended(simulation: Any) -> None:
+    model = Model("no idea", [use("read")], '{"a": 1}')
+    world = simulation.finish(spec(output=ADD, maxTurns=1), handler=model, tools=TOOLS)
+    assert world.node("a").reason == "TurnLimitExceeded"
+    assert len(model.asked) == 2
+
+
 def test_loop_waits_for_approval_without_a_pod(simulation: Any) -> None:
     model = Model([use("read", 1), use("send", 2, to="bob")], "done")
     world = simulation.finish(spec(), handler=model, tools=TOOLS, decide=approve, decide_seconds=3600)
