@@ -155,7 +155,7 @@ def _compose_gateway(
         reading=reading.Reading(storage, clock, cluster=cluster),
         costing=costing.Costing(storage, cluster=cluster),
         profiling=profiling.Profiling(storage, clock, cluster=cluster),
-        exporting=build_exporting(ExportSettings(), storage, clock, cluster=cluster, stack=stack),
+        exporting=build_exporting(ExportSettings(), storage, clock, stack=stack),
         wakeups=woken,
         close=stack.pop_all().aclose,
     )
@@ -194,14 +194,12 @@ def _compose_agents(core: _Core, models: Models, tools: Toolbox) -> AgentService
     )
 
 
-def build_exporting(
-    settings: ExportSettings, storage: Storage, clock: Clock, *, cluster: str, stack: AsyncExitStack
-) -> Exporting:
+def build_exporting(settings: ExportSettings, storage: Storage, clock: Clock, *, stack: AsyncExitStack) -> Exporting:
     """Return what exports traces; it does nothing where no collector is set."""
     from fairlead.services.exporting import Exporting
 
     if not settings.traces_url:
-        return Exporting(storage, clock, None, cluster=cluster)
+        return Exporting(storage, clock, None)
     import ssl
 
     from httpx import AsyncClient
@@ -212,7 +210,7 @@ def build_exporting(
     client = AsyncClient(verify=trusted, trust_env=False, timeout=10)
     stack.push_async_callback(client.aclose)
     sender = Collector(client, clock, url=settings.traces_url, headers=parse_headers(settings.traces_headers))
-    return Exporting(storage, clock, sender, cluster=cluster, service=settings.service_name)
+    return Exporting(storage, clock, sender, service=settings.service_name)
 
 
 def build_tools(web: AsyncClient) -> Registry:

@@ -46,14 +46,12 @@ class Exporting:
         clock: Clock,
         sender: Sender | None,
         *,
-        cluster: str,
         service: str = "fairlead",
         spread: random.Random | None = None,
     ) -> None:
         self._storage = storage
         self._clock = clock
         self._sender = sender
-        self._cluster = cluster
         self._service = service
         self._spread = spread or random.Random()  # noqa: S311 - no secret
         self._failures = 0
@@ -98,7 +96,7 @@ class Exporting:
         spans = exported_names(await load_trace(self._storage, run))
         resource = {
             "service.name": self._service,
-            "k8s.cluster.uid": self._cluster,
+            "k8s.cluster.uid": run.cluster,
             "k8s.namespace.name": run.namespace,
         }
         end = run.finished_at or self._clock.now()

@@ -19,7 +19,7 @@ from fairlead.storage import Storage
 from fairlead.storage.base import RunEnd, RunState
 from fairlead.testing.clock import FakeClock
 from fairlead.testing.collector import CollectorStandIn, Refusal, free_port, running_collector, values_of
-from fairlead.testing.storage import CLUSTER, NOW, sqlite_storage, start_run
+from fairlead.testing.storage import NOW, sqlite_storage, start_run
 from fairlead.testing.world import World
 from fairlead.tracing.ids import span_id, trace_id
 from fairlead.tracing.otlp import Collector, parse_headers
@@ -111,8 +111,8 @@ async def test_a_run_does_not_wait_for_a_collector_that_is_slow(world: World, co
     assert collector.asked == 2
 
 
-async def finished(storage: Storage, uid: str) -> None:
-    await start_run(storage, uid)
+async def finished(storage: Storage, uid: str, **changes: Any) -> None:
+    await start_run(storage, uid, **changes)
     await storage.end_run(uid, RunEnd(RunState.FAILED, "Timeout", "late", None, NOW))
 
 
@@ -127,7 +127,6 @@ class _Bench:
             storage,
             self.clock,
             self.sender,
-            cluster=CLUSTER,
             spread=random.Random(1),  # noqa: S311 - no secret
         )
 
@@ -209,13 +208,21 @@ async def test_exporting_lets_a_run_settle_first(collector: CollectorStandIn, tm
     async with sqlite_storage(tmp_path) as storage, httpx.AsyncClient(trust_env=False) as client:
         bench = _Bench(storage, client, collector.url)
         bench.clock = FakeClock(NOW + timedelta(seconds=1))
-        early = Exporting(storage, bench.clock, bench.sender, cluster=CLUSTER)
+        early = Exporting(storage, bench.clock, bench.sender)
         await finished(storage, "run-1")
         await early.round(bench.sender)
         assert not await bench.exported("run-1")
         bench.clock.advance(2)
         await early.round(bench.sender)
         assert await bench.exported("run-1")
+
+
+async def test_exporting_names_the_cluster_of_the_run(collector: CollectorStandIn, tmp_path: Path) -> None:
+    async with sqlite_storage(tmp_path) as storage, httpx.AsyncClient(trust_env=False) as client:
+        bench = _Bench(storage, client, collector.url)
+        await finished(storage, "run-1", cluster="another")
+        await bench.round()
+    assert collector.received[0].resource["k8s.cluster.uid"] == "another"
 
 
 async def test_exporting_says_what_the_collector_left_out(
@@ -234,6 +241,6 @@ async def test_exporting_says_what_the_collector_left_out(
 async def test_exporting_without_a_collector_does_nothing(tmp_path: Path) -> None:
     async with sqlite_storage(tmp_path) as storage:
         await finished(storage, "run-1")
-        await Exporting(storage, SystemClock(), None, cluster=CLUSTER).run()
+        await Exporting(storage, SystemClock(), None).run()
         (waiting,) = await storage.runs_to_export()
     assert waiting.uid == "run-1"
