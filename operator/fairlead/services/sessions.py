@@ -204,10 +204,13 @@ class Sessions:
         await self._storage.release(fence, at=self._clock.now())
         _log.info("task_released", task=fence.task_id, attempt=fence.attempt, reason=reason[:64])
 
-    async def take_back(self, session: AgentSession, claimed: Sequence[Claimed]) -> None:
-        """Put tasks back that the pod will not hear of."""
+    async def take_back(self, session: AgentSession, claimed: Sequence[Claimed], *, lost: str = "") -> None:
+        """Put tasks back that the pod will not hear of. With the task *lost*, if it is among them, something is wrong.
+
+        Its attempt counts, so that it does not go round for ever.
+        """
         for one in claimed:
-            await self._release(Fence(one.task.id, session.id, one.task.attempt))
+            await self._release(Fence(one.task.id, session.id, one.task.attempt), lost=one.task.id == lost)
 
     async def _hand_out(
         self, session: AgentSession, claimed: list[Claimed], *, gone: Callable[[], Awaitable[bool]]
@@ -294,7 +297,7 @@ class Sessions:
         await self._write_lease(pod, pool_of(pod, self._cluster), _lease_seconds(pod))
 
     async def _give_back_unclaimed(self, session: AgentSession, held: Mapping[str, int], known: set[str]) -> None:
-        """A pod that does not know of a task it holds never got the answer to its claim."""
+        """A pod that does not know of a task it holds never got the answer to its claim, or dropped the task."""
         for key in [key for key in self._unclaimed if key[0] == session.id and held.get(key[1]) != key[2]]:
             del self._unclaimed[key]
         for task_id, attempt in held.items():
@@ -306,14 +309,14 @@ class Sessions:
             self._unclaimed[key] = beats
             if beats > _FORGOTTEN_AFTER_BEATS:
                 del self._unclaimed[key]
-                await self._release(Fence(task_id, session.id, attempt))
+                await self._release(Fence(task_id, session.id, attempt), lost=True)
 
-    async def _release(self, fence: Fence) -> None:
+    async def _release(self, fence: Fence, *, lost: bool) -> None:
         try:
-            await self._storage.release(fence, at=self._clock.now())
+            await self._storage.release(fence, at=self._clock.now(), lost=lost)
         except Fenced:
             return
-        _log.info("unclaimed_task_released", task=fence.task_id, attempt=fence.attempt)
+        _log.info("unclaimed_task_released", task=fence.task_id, attempt=fence.attempt, counted=lost)
 
 
 def _lease_seconds(pod: Mapping[str, Any]) -> int:

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from fairlead.kube import Ref
+from fairlead.storage.base import MAX_ATTEMPTS_WITHOUT_PROGRESS
 from fairlead.testing.gateway import create_agent_pod, pod_token
 from fairlead.testing.world import Pod, World
 
@@ -154,3 +155,19 @@ async def test_claim_that_cannot_be_answered_takes_the_task_back(world: World) -
     assert answer.status_code == 500
     (task,) = await world.storage.tasks_of_run(broken.uid)
     assert (task.state, task.pod_uid) == ("Queued", "")
+
+
+async def test_claim_that_can_never_be_answered_ends_the_run_and_no_other(world: World) -> None:
+    broken = await world.submit(agents={"engineer": {"tools": 7}})
+    sound = await world.submit()
+    pod = await world.pod("agent-0")
+    pod.client.headers["Connection"] = "close"  # the server closes it after an error, maybe as it is used again
+    for _ in range(MAX_ATTEMPTS_WITHOUT_PROGRESS):
+        answer = await pod.post("/claim", {"limit": 2, "waitSeconds": 0})
+        assert answer.status_code == 500
+
+    (task,) = await pod.claim(limit=2)
+    assert task["run"]["uid"] == sound.uid
+    ended = await world.storage.get_run(broken.uid)
+    assert ended is not None
+    assert (ended.state, ended.reason) == ("Failed", "AttemptsExhausted")

@@ -320,6 +320,19 @@ async def test_a_journal_that_grew_resets_the_count(storage: Storage) -> None:
     assert run.reason == "AttemptsExhausted"
 
 
+async def test_release_of_what_was_lost_is_an_attempt_without_progress(storage: Storage) -> None:
+    await submit(storage)
+    session = make_session()
+    await storage.register(session, at=NOW)
+    for _ in range(MAX_ATTEMPTS_WITHOUT_PROGRESS):
+        [claimed] = await storage.claim(session, limit=1, at=NOW)
+        await storage.release(fence_of(session, claimed), at=LATER, lost=True)
+
+    run = await storage.get_run("run-1")
+    assert run is not None
+    assert (run.state, run.reason) == (RunState.FAILED, "AttemptsExhausted")
+
+
 async def test_release_is_no_attempt_without_progress(storage: Storage) -> None:
     await submit(storage)
     session = make_session()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from fairlead.services.sessions import Sessions, Unauthenticated, UnknownProtoco
 from fairlead.services.tasks import Tasks
 from fairlead.services.wakeups import Wakeups
 from fairlead.storage import Storage
-from fairlead.storage.base import Fence, Fenced, TaskState
+from fairlead.storage.base import MAX_ATTEMPTS_WITHOUT_PROGRESS, Fence, Fenced, RunState, TaskState
 from fairlead.testing.clock import FakeClock
 from fairlead.testing.kube import FakeKube
 from fairlead.testing.storage import CLUSTER, NAMESPACE, NOW, make_revision, make_run, make_task, sqlite_storage
@@ -221,6 +222,21 @@ async def test_heartbeat_that_does_not_know_its_task_gives_it_back(world: World)
     assert task.state is TaskState.QUEUED
 
 
+async def test_heartbeat_task_that_is_dropped_each_time_ends(world: World) -> None:
+    registered = await world.sessions.register(await world.pod(), REGISTER)
+    session = await world.sessions.authenticate(registered.session)
+    await world.submit()
+    for _ in range(MAX_ATTEMPTS_WITHOUT_PROGRESS):
+        assert len(await world.sessions.claim(session, Claim(wait_seconds=0), gone=present)) == 1
+        for _ in range(3):
+            await world.sessions.heartbeat(session, Heartbeat())
+
+    assert await world.sessions.claim(session, Claim(wait_seconds=0), gone=present) == []
+    run = await world.storage.get_run("run-1")
+    assert run is not None
+    assert (run.state, run.reason) == (RunState.FAILED, "AttemptsExhausted")
+
+
 async def test_heartbeat_that_knows_its_task_keeps_it(world: World) -> None:
     registered = await world.sessions.register(await world.pod(), REGISTER)
     session = await world.sessions.authenticate(registered.session)
@@ -251,14 +267,15 @@ async def test_claim_that_is_hung_up_on_takes_nothing(world: World) -> None:
     registered = await world.sessions.register(await world.pod(), REGISTER)
     session = await world.sessions.authenticate(registered.session)
     await world.submit()
-    answers = iter([False, True])  # there when it asks, gone when it is answered
+    answers = cycle([False, True])  # there when it asks, gone when it is answered
 
     async def gone() -> bool:
         return next(answers)
 
-    assert await world.sessions.claim(session, Claim(wait_seconds=0), gone=gone) == []
+    for _ in range(MAX_ATTEMPTS_WITHOUT_PROGRESS):
+        assert await world.sessions.claim(session, Claim(wait_seconds=0), gone=gone) == []
     (task,) = await world.storage.tasks_of_run("run-1")
-    assert task.state is TaskState.QUEUED
+    assert task.state is TaskState.QUEUED, "nobody's fault: it does not count"
 
 
 async def test_claim_is_woken_by_the_bus(world: World) -> None:

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from fairlead.errors import RetryableError
 from fairlead.gateway.deps import bearer, parse, services
 from fairlead.gateway.errors import JsonResponse
 from fairlead.storage.base import AgentSession, Fence
@@ -53,12 +54,15 @@ async def claim(request: Request) -> Response:
     gateway, session = await _session(request)
     asked = await parse(request, protocol.Claim)
     claimed = await gateway.agents.sessions.claim(session, asked, gone=request.is_disconnected)
-    now = gateway.clock.now()
-    try:
-        return JsonResponse({"tasks": [await gateway.agents.handout.show(one, now) for one in claimed]})
-    except Exception:
-        await gateway.agents.sessions.take_back(session, claimed)
-        raise
+    now, shown = gateway.clock.now(), []
+    for one in claimed:
+        try:
+            shown.append(await gateway.agents.handout.show(one, now))
+        except Exception as error:
+            lost = "" if isinstance(error, RetryableError) else one.task.id
+            await gateway.agents.sessions.take_back(session, claimed, lost=lost)
+            raise
+    return JsonResponse({"tasks": shown})
 
 
 @_post("/tasks/{task_id}/journal")

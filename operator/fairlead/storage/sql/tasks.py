@@ -220,10 +220,10 @@ def _node_values(node: NodeRecord) -> dict[str, Any]:
     return found
 
 
-def release(tx: Transaction, fence: Fence, *, at: datetime) -> None:
-    """Put a task back; the attempt does not count."""
+def release(tx: Transaction, fence: Fence, *, at: datetime, lost: bool) -> None:
+    """Put a task back; the attempt counts only if it was lost."""
     _lock_parent(tx, fence.task_id)
-    give_back(tx, require(tx, fence), lost=False, at=at)
+    give_back(tx, require(tx, fence), lost=lost, at=at)
 
 
 def requeue_pod(tx: Transaction, pod_uid: str, *, at: datetime) -> list[str]:
