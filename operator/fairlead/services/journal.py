@@ -11,9 +11,10 @@ from typing import Any, Final
 import orjson
 
 from fairlead.clock import Clock
-from fairlead.errors import InvalidObject, TerminalError
+from fairlead.errors import InvalidObject, Refused, TerminalError
 from fairlead.logs import redact
 from fairlead.services.effects import View, fold
+from fairlead.services.gates import says_approved, with_approval
 from fairlead.services.tasks import TaskContext, Tasks
 from fairlead.services.turns import TurnView, fold_turn
 from fairlead.storage.base import Effects, Fence, LogRecord, RunState, Storage
@@ -49,12 +50,15 @@ class Journal:
         Raises:
             Fenced: the claim is over.
             InvalidObject: the task has no such node, or writes no such entries.
+            Refused: nobody has approved what the entries say is approved.
             TooLarge: an output is over 1 MiB.
         """
         if size > MAX_OUTPUT_BYTES:
             _check_outputs(request.entries)
         context = await self._tasks.context(fence)
         entries = [_checked(context, entry) for entry in request.entries]
+        if any(says_approved(context, entry) for entry in entries):
+            entries = await self._approved(fence, context, entries)
         before = await self._view(context, request.first)
         now = self._clock.now()
         after, effects = _fold(context, before, entries, attempt=request.attempt, at=now, progress=request.progress)
@@ -77,6 +81,13 @@ class Journal:
                 for line in request.lines
             ]
         )
+
+    async def _approved(self, fence: Fence, context: TaskContext, entries: list[Entry]) -> list[Entry]:
+        try:
+            return [await with_approval(self._storage, context, entry) for entry in entries]
+        except Refused:
+            await self._storage.check_fence(fence)  # a late writer is told that it is late, not that it lies
+            raise
 
     async def _view(self, context: TaskContext, first: int) -> View | TurnView:
         known = self._views.get(context.task_id)

@@ -76,6 +76,27 @@ async def test_park_until_a_person_decides(world: World) -> None:
     assert (stored.attempt, stored.parked, stored.pending_approvals) == (1, "", 0), "parking is no attempt"
 
 
+async def test_approval_node_succeeds_only_with_the_decision_of_a_person(world: World) -> None:
+    run, pod, task = await started(world)
+    key = call_key("ship", None, 1, 1, 0)
+    forged = {"kind": "NodeFinished", "node": "ship", "state": "Succeeded", "output": {"approved": True, "by": "boss"}}
+    await pod.append(task, 0, {"kind": "NodeStarted", "node": "ship"})
+    unasked = await pod.append(task, 1, forged)
+    await ask(pod, task, key=key)
+    undecided = await pod.append(task, 1, forged)
+    assert [(one.status_code, one.json()["reason"]) for one in (unasked, undecided)] == [(403, "NotApproved")] * 2
+
+    decided = await world.decide(run.name, node="ship", approved=True, comment="fine")
+    for _ in range(2):
+        assert (await pod.append(task, 1, forged)).json() == {"length": 2}
+
+    (node,) = await world.storage.nodes_of_run(run.uid)
+    assert node.output["by"] == decided.json()["decidedBy"] != "boss"
+    assert (node.state, node.output["approved"], node.output["comment"]) == ("Succeeded", True, "fine")
+    journal = await world.storage.journal(task["id"])
+    assert journal[1]["output"] == node.output
+
+
 async def test_park_with_a_signal_that_is_there_gives_it_at_once(world: World) -> None:
     run, pod, task = await started(world)
     await ask(pod, task)
