@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import yaml
 
+from fairlead.api.v1alpha1 import RESOURCES
 from fairlead.localcluster.supervisor.bootstrap import install_documents, kubeconfig_for
 
 
@@ -9,7 +10,7 @@ def test_install_documents_are_those_of_the_cluster_install_without_deployments(
     documents = install_documents()
     kinds = [document["kind"] for document in documents]
     assert kinds[0] == "Namespace"
-    assert kinds.count("CustomResourceDefinition") == 4
+    assert kinds.count("CustomResourceDefinition") == len(RESOURCES)
     assert not {"Deployment", "Service", "PersistentVolumeClaim", "Kustomization"} & set(kinds)
     assert kinds.index("ClusterRole") < kinds.index("ClusterRoleBinding")
     names = {(document["kind"], document["metadata"]["name"]) for document in documents}
