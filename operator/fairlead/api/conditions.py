@@ -119,7 +119,7 @@ class Reason(StrEnum):
     FINALLY_FAILED = "FinallyFailed"
     """The nodes went well and what `finally` says did not."""
     ATTEMPTS_EXHAUSTED = "AttemptsExhausted"
-    """Five pods in a row were lost without progress in the journal."""
+    """Five pods in a row were lost, or dropped the task, without progress in the journal."""
     INTERNAL_ERROR = "InternalError"
     """A mistake in Fairlead; please report it with the operator's log."""
 

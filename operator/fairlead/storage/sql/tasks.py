@@ -277,7 +277,7 @@ def _failure(end: RunEnd) -> dict[str, Any]:
 
 def _exhausted(at: datetime) -> RunEnd:
     message = (
-        f"{MAX_ATTEMPTS_WITHOUT_PROGRESS} pods in a row were lost before they got anything done; "
+        f"{MAX_ATTEMPTS_WITHOUT_PROGRESS} pods in a row were lost, or dropped the task, before they got anything done; "
         "look at the pods' logs and events (memory limit, image), then start the run again."
     )
     return RunEnd(RunState.FAILED, "AttemptsExhausted", message, None, at)
