@@ -44,9 +44,10 @@ SECTIONS: dict[str, tuple[str, str, Bench]] = {
             "A chain of 40 nodes that do nothing and answer 300 bytes; an operation is one node, the run around it "
             "included. LangGraph's checkpointer and Fairlead's journal are on SQLite with `synchronous=FULL`, each "
             "step committed before the next begins; Fairlead's journal keeps the nodes' records, spans and progress in "
-            "the same transaction. Each alternative is installed from `requirements/bench-*.txt`. The goals are a third of "
-            "LangGraph with SqliteSaver for a durable node, DBOS's cost from end to end (where Fairlead's node is a model "
-            "call with a record of its own, and DBOS's an empty step), and the longest path within a tenth."
+            "the same transaction. Each alternative is installed from `requirements/bench-*.txt`. The goals are a "
+            "third of LangGraph with SqliteSaver for a durable node, DBOS's cost from end to end (where Fairlead's "
+            "node is a model call with a record of its own, and DBOS's an empty step), and the longest path within a "
+            "tenth."
         ),
         engine.comparisons,
     ),

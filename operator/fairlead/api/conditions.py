@@ -118,6 +118,8 @@ class Reason(StrEnum):
     """Nothing was run: the output is the plan."""
     FINALLY_FAILED = "FinallyFailed"
     """The nodes went well and what `finally` says did not."""
+    NOT_APPROVED = "NotApproved"
+    """A pod reported an approval that nobody has given; the gateway refused it. Look at the agent's image."""
     ATTEMPTS_EXHAUSTED = "AttemptsExhausted"
     """Five pods in a row were lost, or dropped the task, without progress in the journal."""
     INTERNAL_ERROR = "InternalError"
