@@ -18,4 +18,5 @@ lock requirements/agent.txt agent_image/pyproject.toml --extra turns --constrain
 printf 'langgraph\nlanggraph-checkpoint-sqlite\n' | lock requirements/bench-langgraph.txt - --constraint requirements/dev.txt
 printf 'dbos\n' | lock requirements/bench-dbos.txt -
 printf 'prefect\nfastapi==0.139.*\n' | lock requirements/bench-prefect.txt -
-printf 'litellm[proxy]\n' | lock requirements/bench-litellm.txt - --constraint requirements/dev.txt
+litellm=$(sed -n 's/^litellm==\([^ ;]*\).*/\1/p' requirements/dev.txt) # its proxy wants other versions of the rest
+printf 'litellm[proxy]==%s\n' "$litellm" | lock requirements/bench-litellm.txt -

@@ -1,0 +1,3 @@
+"""Runs code that nobody trusts: one protocol, several back ends."""
+
+from __future__ import annotations
