@@ -10,9 +10,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from fairlead.testing.apiserver import ApiServer, from_kubeconfig, running_apiserver
 from fairlead.testing.postgres import PostgresServer, find_postgres, postgres_server
+
+# The same examples every time, so that a change is judged by what it changes; `make soak` looks for new ones.
+settings.register_profile("same", derandomize=True, print_blob=True)
+settings.register_profile("new", max_examples=1000, print_blob=True)
 
 
 def _docker_answers() -> bool:
