@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from fairlead.services.profiling import Profiling
     from fairlead.services.reading import Readers, Reading
     from fairlead.services.results import Results
+    from fairlead.services.roster import Roster
     from fairlead.services.runs import Runs
     from fairlead.services.sessions import Sessions
     from fairlead.services.tasks import Tasks
@@ -78,6 +79,7 @@ class Gateway:
     reading: Reading
     costing: Costing
     profiling: Profiling
+    roster: Roster
     exporting: Exporting
     wakeups: Wakeups
     close: Callable[[], Awaitable[None]]
@@ -134,7 +136,18 @@ async def build_gateway(settings: GatewaySettings, *, clock: Clock | None = None
 def _compose_gateway(
     settings: GatewaySettings, kube: KubeClient, storage: Storage, *, clock: Clock, cluster: str, stack: AsyncExitStack
 ) -> Gateway:
-    from fairlead.services import approvals, calls, certificates, costing, profiling, reading, sessions, tasks, waiting
+    from fairlead.services import (
+        approvals,
+        calls,
+        certificates,
+        costing,
+        profiling,
+        reading,
+        roster,
+        sessions,
+        tasks,
+        waiting,
+    )
     from fairlead.services.wakeups import Wakeups
     from fairlead.settings import ExportSettings
 
@@ -155,6 +168,7 @@ def _compose_gateway(
         reading=reading.Reading(storage, clock, cluster=cluster),
         costing=costing.Costing(storage, cluster=cluster),
         profiling=profiling.Profiling(storage, clock, cluster=cluster),
+        roster=roster.Roster(storage, cluster=cluster),
         exporting=build_exporting(ExportSettings(), storage, clock, stack=stack),
         wakeups=woken,
         close=stack.pop_all().aclose,

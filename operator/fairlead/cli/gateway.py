@@ -115,6 +115,17 @@ class GatewayReader:
         path = f"/v1/namespaces/{quote(namespace)}/workflows/{quote(workflow)}/profile"
         return await self._get(path, {"since": since} if since else None)
 
+    async def agent(self, namespace: str, agent: str) -> dict[str, Any]:
+        """Return an Agent's pool: what waits, and its registered pods with what they work on."""
+        return await self._get(f"/v1/namespaces/{quote(namespace)}/agents/{quote(agent)}")
+
+    async def pod(self, namespace: str, pod: str) -> dict[str, Any] | None:
+        """Return a registered pod with what it works on, or None."""
+        try:
+            return await self._get(f"/v1/namespaces/{quote(namespace)}/pods/{quote(pod)}")
+        except NotFound:
+            return None
+
     async def prices(self, namespace: str, models: Sequence[str]) -> dict[str, Any]:
         """Return what the price list says of LiteLLM models."""
         return await self._get(f"/v1/namespaces/{quote(namespace)}/prices", {"model": list(models)})

@@ -9,7 +9,7 @@ from fastapi.telemetry import TelemetryConfig
 
 from fairlead.gateway import errors
 from fairlead.gateway.limits import BodyLimit
-from fairlead.gateway.routes import agents, approvals, costs, health, profile, runs
+from fairlead.gateway.routes import agents, approvals, costs, health, profile, roster, runs
 from fairlead.wiring import Gateway
 
 _SILENT: Final[TelemetryConfig] = {"auto_configure": False, "tracing": False, "metrics": False, "logs": False}
@@ -27,5 +27,6 @@ def create_app(gateway: Gateway) -> FastAPI:
     app.include_router(approvals.router)
     app.include_router(costs.router)
     app.include_router(profile.router)
+    app.include_router(roster.router)
     app.add_middleware(BodyLimit)
     return app
