@@ -10,6 +10,7 @@ from fairlead.llm.base import Completion, TokenUsage, ToolCall
 from fairlead.llm.prices import cost
 from fairlead.services.budgets import Candidate, model_price
 from fairlead.services.outcomes import Outcome, dollars, to_error_info
+from fairlead.storage.base import Payment
 from fairlead.tracing.attributes import attributes
 from fairlead_agent.protocol import CallReply, ToolUse, Usage
 
@@ -36,7 +37,8 @@ def build_outcome(
     *lost* is what answers used that came to nothing, of this Model and others; *failures* are those of the Models that
     were asked before.
     """
-    amount, usage = _sum([*lost, Paid(candidate, done.usage)])
+    paid = [*lost, Paid(candidate, done.usage)]
+    amount, usage = _sum(paid)
     return Outcome(
         reply=CallReply(
             result=done.text,
@@ -49,6 +51,7 @@ def build_outcome(
         cost=amount,
         priced=True,
         model=candidate.name,
+        paid=_by_model(paid),
         attributes=attributes(
             **_described(candidate, usage),
             gen_ai__response__model=done.model,
@@ -73,6 +76,7 @@ def build_failure(candidate: Candidate, error: FairleadError, lost: Sequence[Pai
         cost=amount,
         priced=True,
         model=candidate.name,
+        paid=_by_model(lost),
         attributes=attributes(**_described(candidate, usage), fairlead__lost_answers=len(lost)),
     )
 
@@ -85,6 +89,15 @@ def _sum(paid: Sequence[Paid]) -> tuple[int | None, TokenUsage]:
         price = each.cost
         amount = None if amount is None or price is None else amount + price
     return amount, total
+
+
+def _by_model(paid: Sequence[Paid]) -> tuple[Payment, ...]:
+    """Return what each Model took, in the order in which they were asked first."""
+    shares: dict[str, list[Paid]] = {}
+    for each in paid:
+        shares.setdefault(each.candidate.name, []).append(each)
+    sums = {name: _sum(share) for name, share in shares.items()}
+    return tuple(Payment(name, used.input_tokens, used.output_tokens, spent) for name, (spent, used) in sums.items())
 
 
 def _described(candidate: Candidate, usage: TokenUsage) -> dict[str, object]:

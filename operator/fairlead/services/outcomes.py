@@ -11,7 +11,7 @@ from typing import Any, Final
 from fairlead.errors import FairleadError, RetryableError
 from fairlead.logs import REDACTED, names_secret, redact
 from fairlead.services.tasks import TaskContext
-from fairlead.storage.base import CallAnswer, CallIntent, Reservation, Span
+from fairlead.storage.base import CallAnswer, CallIntent, Payment, Reservation, Span
 from fairlead.tracing.attributes import attributes, bounded, failure
 from fairlead.tracing.ids import call_span_id, node_span_id, turn_span_id
 from fairlead_agent.protocol import Call, CallReply, ErrorInfo, Usage
@@ -37,6 +37,8 @@ class Outcome:
     """Of its span."""
     model: str = ""
     """The Model that answered."""
+    paid: tuple[Payment, ...] = ()
+    """What each Model took; empty: the one that answered took it all."""
 
     @classmethod
     def failed(cls, error: ErrorInfo) -> Outcome:
@@ -82,6 +84,7 @@ def build_answer(outcome: Outcome, *, at: datetime) -> CallAnswer:
         cost=outcome.cost,
         priced=outcome.priced,
         model=outcome.model,
+        paid=outcome.paid,
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
-from fairlead.storage.money import BudgetLine, CostRow, OverBudget, Reservation, Spent
+from fairlead.storage.money import BudgetLine, CostRow, OverBudget, Payment, Reservation, Spent
 from fairlead.storage.records import (
     EMPTY_ITEM,
     AgentSession,
@@ -64,6 +64,7 @@ __all__ = [
     "LogRecord",
     "NodeRecord",
     "OverBudget",
+    "Payment",
     "QueuedTask",
     "Reservation",
     "Revision",

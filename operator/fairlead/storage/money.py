@@ -61,6 +61,17 @@ class Spent:
     reserved_tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """What one Model took of what a call cost."""
+
+    model: str
+    input_tokens: int
+    output_tokens: int
+    cost: int | None
+    """Picodollars; None: its price is unknown."""
+
+
 class OverBudget(Conflict):
     """A call does not fit into a budget.
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from fairlead.errors import Conflict
-from fairlead.storage.money import Reservation
+from fairlead.storage.money import Payment, Reservation
 
 EMPTY_ITEM = '""'
 """How a record names the item whose key is empty; an empty item is the node itself."""
@@ -369,7 +369,9 @@ class CallAnswer:
     priced: bool = True
     """Whether the call has a price at all (a tool call has none and is not counted as unpriced)."""
     model: str = ""
-    """The Model that answered, where it is another than the call's target: a fallback. It is the one that pays."""
+    """The Model that answered; empty: nobody knows which one it was."""
+    paid: tuple[Payment, ...] = ()
+    """What each Model took, those of lost answers included; empty: the one that answered took it all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from fairlead.storage.base import (
     Event,
     Fence,
     OverBudget,
+    Payment,
     Reservation,
     RunEnd,
     RunState,
@@ -156,6 +157,37 @@ async def test_finish_call_charges_the_model_that_answered_and_releases_the_othe
     record = await storage.get_call("run-1-task", "a/-/1/1/0")
     assert record is not None
     assert record.answer == replace(ANSWER, model="spare")
+
+
+async def test_finish_call_charges_each_model_what_it_took(storage: Storage) -> None:
+    fence = await start_run(storage)
+    spare, never = (replace(MODEL, scope=f"model/c/default/{name}") for name in ("spare", "never"))
+    await begin(storage, fence, reserve=replace(WORST, lines=(RUN, MODEL, spare, never)))
+    paid = (Payment("fast", 90, 20, DOLLAR // 2), Payment("spare", 8, 2, 3 * DOLLAR // 2))
+
+    await storage.finish_call("run-1-task", "a/-/1/1/0", replace(ANSWER, model="spare", paid=paid), span=None)
+
+    stand = [
+        (spent.cost, spent.tokens, spent.reserved_cost) for spent in await storage.spent([RUN, MODEL, spare, never])
+    ]
+    assert stand == [(2 * DOLLAR, 120, 0), (DOLLAR // 2, 110, 0), (3 * DOLLAR // 2, 10, 0), (0, 0, 0)]
+    record = await storage.get_call("run-1-task", "a/-/1/1/0")
+    assert record is not None
+    assert record.answer is not None
+    assert record.answer.paid == paid
+
+
+async def test_finish_call_takes_a_model_of_unknown_price_at_the_worst(storage: Storage) -> None:
+    fence = await start_run(storage)
+    spare = replace(MODEL, scope="model/c/default/spare")
+    await begin(storage, fence, reserve=replace(WORST, lines=(RUN, MODEL, spare)))
+    paid = (Payment("fast", 90, 20, None), Payment("spare", 8, 2, DOLLAR))
+
+    await storage.finish_call(
+        "run-1-task", "a/-/1/1/0", replace(ANSWER, model="spare", cost=None, paid=paid), span=None
+    )
+
+    assert [spent.cost for spent in await storage.spent([RUN, MODEL, spare])] == [5 * DOLLAR, 5 * DOLLAR, DOLLAR]
 
 
 async def test_finish_call_makes_room_for_the_next(storage: Storage) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from fairlead.errors import InvalidObject
 from fairlead.storage import Storage
-from fairlead.storage.base import CallAnswer, CostRow, Effects, Fence, NodeRecord, Reservation
+from fairlead.storage.base import CallAnswer, CostRow, Effects, Fence, NodeRecord, Payment, Reservation
 from fairlead.testing.storage import CLUSTER, NOW, make_intent, start_run
 
 ANSWER = CallAnswer({"result": "hi"}, NOW, input_tokens=10, output_tokens=5, cost=700)
@@ -70,6 +70,24 @@ async def test_calls_are_summed_for_the_nodes_around_a_sub_workflow(storage: Sto
         ("a[x]#3.2/b[]/c", "", 2): spent,
         ("a[x]#3.2/b[]/c", "0", 2): spent,
     }
+
+
+async def test_calls_are_summed_for_each_model_that_was_paid(storage: Storage) -> None:
+    fence = await start_run(storage)
+    paid = (Payment("broken", 4, 3, 100), Payment("odd", 3, 1, None), Payment("spare", 3, 1, 600))
+
+    await call(storage, fence, "a/-/1/1/0", replace(ANSWER, model="spare", cost=None, paid=paid))
+    await call(storage, fence, "b/-/1/1/0", replace(ANSWER, model="spare"))
+
+    rows = await storage.costs(CLUSTER, by=("model",))
+    assert {row.key["model"]: (row.calls, row.input_tokens, row.cost, row.unpriced_calls) for row in rows} == {
+        "broken": (0, 4, 100, 0),
+        "odd": (0, 3, 0, 1),
+        "spare": (2, 13, 1300, 0),
+    }
+    run = await storage.get_run("run-1")
+    assert run is not None
+    assert (run.input_tokens, run.output_tokens, run.cost, run.unpriced_calls) == (20, 10, 1400, 1)
 
 
 async def test_a_node_that_is_written_again_keeps_its_sums(storage: Storage) -> None:

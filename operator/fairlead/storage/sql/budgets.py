@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, select, update
 
-from fairlead.storage.base import BudgetLine, CallState, OverBudget, Reservation, Spent
+from fairlead.storage.base import BudgetLine, CallState, OverBudget, Payment, Reservation, Spent
 from fairlead.storage.sql.tables import budgets, calls
 from fairlead.storage.sql.transaction import Transaction
 
@@ -74,22 +74,26 @@ def _room(reservation: Reservation, spent: Spent, *, reserved: bool) -> int:
     return room
 
 
-def settle(tx: Transaction, call: Any, *, cost: int | None, tokens: int) -> None:
-    """Put what a call really took in the place of its reservation. No *cost*: it is unknown, the worst is assumed."""
+def settle(tx: Transaction, call: Any, paid: Sequence[Payment]) -> None:
+    """Put what each Model really took in the place of a call's reservation; an unknown cost counts as the worst."""
     if call.reservation is None or not call.reservation.lines:
         return
     worst_cost, worst_tokens = call.reservation.worst(call.granted_output_tokens or 0)
     held = "" if call.charged else "reserved_"  # what ended with its task was counted as spent
-    real_cost = worst_cost if cost is None else cost
     for line in _each(call.reservation):
-        more = Counter(cost=real_cost, tokens=tokens) if _pays(line, call.model) else Counter()
+        own = [payment for payment in paid if _pays(line, payment.model)]
+        costs = [payment.cost for payment in own if payment.cost is not None]
+        more = Counter(
+            cost=sum(costs) if len(costs) == len(own) else max(worst_cost, sum(costs)),
+            tokens=sum(payment.input_tokens + payment.output_tokens for payment in own),
+        )
         more.subtract({f"{held}cost": worst_cost, f"{held}tokens": worst_tokens})
         _move(tx, _key(line), **more)
     tx.announce("budget", "")
 
 
 def _pays(line: BudgetLine, model: str) -> bool:
-    """Whether a call that *model* answered counts: of the Models that might have, only that one's lines do.
+    """Whether what *model* took counts: of the Models that might have been asked, only for its own lines.
 
     No *model*: nobody knows which one it was, so it counts for all.
     """

@@ -25,7 +25,6 @@ _CHARGED = (
     calls.c.item,
     calls.c.target,
     calls.c.agent,
-    calls.c.model,
     calls.c.reservation,
     calls.c.granted_output_tokens,
     calls.c.charged,
@@ -48,6 +47,7 @@ _FINISH = _OPEN.values(
     cost=bindparam("new_cost"),
     priced=bindparam("new_priced"),
     model=bindparam("new_model"),
+    paid=bindparam("new_paid"),
 ).returning(*_CHARGED)
 _SEEN = select(gateways.c.seen_at).where(gateways.c.gateway == bindparam("gateway"))
 
@@ -103,11 +103,11 @@ def finish(tx: Transaction, task_id: str, key: str, *, answer: CallAnswer, span:
     call = tx.first(_FINISH, row | {"of_task": task_id, "of_key": key})
     if call is None:
         return
-    costs.charge(tx, call, costs.of_answer(answer), at=answer.finished_at)
+    paid = costs.payments(answer)
+    costs.charge(tx, call, costs.of_answer(call, answer, paid), at=answer.finished_at)
     if span is not None:
         tx.upsert(spans, [values(span)])
-    real = None if answer.priced and answer.cost is None else answer.cost or 0
-    budgets.settle(tx, call, cost=real, tokens=answer.input_tokens + answer.output_tokens)
+    budgets.settle(tx, call, paid)
     tx.announce("run", call.run_uid)
 
 

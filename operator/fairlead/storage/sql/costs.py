@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import bindparam, func, select, update
 
 from fairlead.errors import InvalidObject
-from fairlead.storage.base import EMPTY_ITEM, CallAnswer, CostRow
+from fairlead.storage.base import EMPTY_ITEM, CallAnswer, CostRow, Payment
 from fairlead.storage.sql.rows import values
 from fairlead.storage.sql.tables import costs, nodes, runs
 from fairlead.storage.sql.transaction import Transaction
@@ -39,45 +40,59 @@ class Sums:
     cost: int = 0
     unpriced_calls: int = 0
     scripted_calls: int = 0
+    calls: int = 0
 
 
-def of_answer(answer: CallAnswer) -> Sums:
-    """Return what an answered call adds."""
-    return Sums(
-        answer.input_tokens,
-        answer.output_tokens,
-        answer.cost or 0,
-        unpriced_calls=int(answer.priced and answer.cost is None),
-        scripted_calls=int(bool(answer.reply.get("scripted"))),
-    )
+def payments(answer: CallAnswer) -> tuple[Payment, ...]:
+    """Return what each Model took of an answered call."""
+    cost = None if answer.priced and answer.cost is None else answer.cost or 0
+    return answer.paid or (Payment(answer.model, answer.input_tokens, answer.output_tokens, cost),)
 
 
-def of_lost(call: Any) -> Sums:
+def of_answer(call: Any, answer: CallAnswer, paid: Sequence[Payment]) -> dict[str, Sums]:
+    """Return what an answered call adds, by Model. It is a call of the Model that answered, whoever else was paid."""
+    answered = answer.model or call.target
+    sums = {
+        each.model or answered: Sums(
+            each.input_tokens, each.output_tokens, each.cost or 0, unpriced_calls=int(each.cost is None)
+        )
+        for each in paid
+    }
+    scripted = int(bool(answer.reply.get("scripted")))
+    return sums | {answered: replace(sums.get(answered, Sums()), calls=1, scripted_calls=scripted)}
+
+
+def of_lost(call: Any) -> dict[str, Sums]:
     """Return what a call adds that was lost: its worst case, as far as that is known. Only models cost anything."""
     if call.action != "llm":
-        return Sums()
+        return {}
     if call.reservation is None or not call.reservation.priced:
-        return Sums(unpriced_calls=1)
+        return {call.target: Sums(unpriced_calls=1, calls=1)}
     granted = call.granted_output_tokens or 0
-    return Sums(call.reservation.input_tokens, granted, call.reservation.worst(granted)[0])
+    worst = call.reservation.worst(granted)[0]
+    return {call.target: Sums(call.reservation.input_tokens, granted, worst, calls=1)}
 
 
-def charge(tx: Transaction, call: Any, sums: Sums, *, at: datetime) -> None:
-    """Add what a call cost to everything that it is a part of."""
-    if call.action != "llm" and sums == Sums():
+def charge(tx: Transaction, call: Any, sums: Mapping[str, Sums], *, at: datetime) -> None:
+    """Add what a call cost each Model to everything that it is a part of."""
+    total = Counter[str]()
+    for of_model in sums.values():
+        total.update(values(of_model))
+    if call.action != "llm" and not any(total[name] for name in _OF_RUN):
         return
-    added = values(sums)
-    more = {f"more_{name}": added[name] for name in _OF_RUN}
-    run = tx.first(_CHARGE_RUN, more | {"of_run": call.run_uid})
+    total["unpriced_calls"] = min(total["unpriced_calls"], 1)  # it is one call
+    run = tx.first(_CHARGE_RUN, {f"more_{name}": total[name] for name in _OF_RUN} | {"of_run": call.run_uid})
     if run is None:
         return
-    _charge_nodes(tx, call, added)
-    if call.action == "llm":
-        key = {"day": at.date().isoformat(), "agent": call.agent, "model": call.model or call.target}
-        tx.add_up(costs, dict(run._mapping) | key | added | {"calls": 1}, _OF_DAY)  # noqa: SLF001 - a public name
+    _charge_nodes(tx, call, total)
+    if call.action != "llm":
+        return
+    of_day = dict(run._mapping) | {"day": at.date().isoformat(), "agent": call.agent}  # noqa: SLF001 - a public name
+    for model in sorted(sums):
+        tx.add_up(costs, of_day | values(sums[model]) | {"model": model}, _OF_DAY)
 
 
-def _charge_nodes(tx: Transaction, call: Any, added: dict[str, int]) -> None:
+def _charge_nodes(tx: Transaction, call: Any, added: Mapping[str, int]) -> None:
     """Add to the records of the node, its item, and what they lie in. A record that is not there yet is begun."""
     begun = {"state": "Running", "reason": "", "message": "", "tries": 1, "attempt": 1}
     row = begun | {"run_uid": call.run_uid} | {name: added[name] for name in _OF_NODE}

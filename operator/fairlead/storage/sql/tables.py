@@ -7,9 +7,9 @@ from typing import Any
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Identity, Index, Integer, MetaData, Table, Text
 
 from fairlead.storage.base import ApprovalState, CallState, RunState, TaskState
-from fairlead.storage.sql.types import Instant, Json, JsonTuple, Prose, ReservationJson, Serial, Word
+from fairlead.storage.sql.types import Instant, Json, JsonTuple, PaymentsJson, Prose, ReservationJson, Serial, Word
 
-HEAD = "0003"
+HEAD = "0004"
 """The revision that these tables are."""
 VERSION_TABLE = "fairlead_version"
 metadata = MetaData()
@@ -190,6 +190,7 @@ calls = Table(
     Column("priced", Boolean, nullable=False, default=True),
     _text("agent", default=""),
     _text("model", default=""),
+    Column("paid", PaymentsJson, nullable=False, default=()),
     Column("reservation", ReservationJson),
     Column("granted_output_tokens", BigInteger),
     Column("charged", Boolean, nullable=False, default=False),  # its task is over: the reservation counts as spent

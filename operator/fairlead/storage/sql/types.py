@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, Dialect, Integer, Text
 from sqlalchemy.types import TypeDecorator
 
 from fairlead.errors import InvalidObject
-from fairlead.storage.money import BudgetLine, Reservation
+from fairlead.storage.money import BudgetLine, Payment, Reservation
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -63,6 +63,16 @@ class ReservationJson(Json):
             return None
         fields = orjson.loads(value)
         return Reservation(**fields | {"lines": tuple(BudgetLine(**line) for line in fields["lines"])})
+
+
+class PaymentsJson(Json):
+    """A tuple of `Payment`."""
+
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> tuple[Payment, ...]:  # noqa: ARG002
+        """Read it."""
+        return tuple(Payment(**fields) for fields in orjson.loads(value))
 
 
 class Instant(TypeDecorator[datetime]):
