@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from fairlead_agent.failures import NodeFailure, failure
 from fairlead_agent.port import Port
@@ -20,6 +20,7 @@ from fairlead_agent.protocol import (
     AskApproval,
     Call,
     CallReply,
+    CodeRequest,
     Decision,
     LlmRequest,
     StartTurn,
@@ -40,7 +41,12 @@ _CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 MAX_QUESTION: Final = 65_536
 MAX_PROMPT: Final = 1 << 20
 """Characters."""
-Request = LlmRequest | ToolRequest
+Request = LlmRequest | ToolRequest | CodeRequest
+_ACTIONS: Final[Mapping[type[Request], Literal["llm", "tool", "code"]]] = {
+    LlmRequest: "llm",
+    ToolRequest: "tool",
+    CodeRequest: "code",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,30 +77,30 @@ class Desk:
     admitted: Callable[[], AbstractAsyncContextManager[Any]] = nullcontext
     """Entered around each call."""
 
-    async def call(self, sequence: int, request: Request) -> CallReply:
-        """Make a call through the gateway."""
-        is_llm = isinstance(request, LlmRequest)
+    async def call(self, sequence: int, request: Request, *, longest: float = DEFAULT_TIMEOUT) -> CallReply:
+        """Make a call through the gateway. It may take *longest* seconds where the try has no time-out."""
         call = Call(
             attempt=self.attempt,
             key=self.place.key(sequence),
             digest=digest(request),
-            action="llm" if is_llm else "tool",
+            action=_ACTIONS[type(request)],
             node=self.place.node,
             item=self.place.item,
-            timeout_seconds=min(self.timeout_seconds or DEFAULT_TIMEOUT, MAX_TIMEOUT),
+            timeout_seconds=min(self.timeout_seconds or longest, MAX_TIMEOUT),
             llm=request if isinstance(request, LlmRequest) else None,
             tool=request if isinstance(request, ToolRequest) else None,
+            code=request if isinstance(request, CodeRequest) else None,
         )
         async with self.admitted():
             return await self.port.call(call)
 
-    async def result(self, sequence: int, request: Request) -> Any:
-        """Make a call and return its result.
+    async def result(self, sequence: int, request: Request, *, longest: float = DEFAULT_TIMEOUT) -> Any:
+        """Make a call, as `call` does, and return its result.
 
         Raises:
             NodeFailure: what the gateway answered.
         """
-        reply = await self.call(sequence, request)
+        reply = await self.call(sequence, request, longest=longest)
         if reply.error is not None:
             raise NodeFailure(reply.error)
         return reply.result

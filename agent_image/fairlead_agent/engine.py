@@ -18,7 +18,7 @@ from fairlead_agent.failures import AppendRefused, Fenced, NodeFailure
 from fairlead_agent.graph import STOPPED, TIMEOUT, GraphError, Idle, Lookup, Outcome, Schedule, Work
 from fairlead_agent.inbox import Inbox
 from fairlead_agent.ledger import Ledger, batches, describe
-from fairlead_agent.nodes import agent, approval, llm, tool
+from fairlead_agent.nodes import agent, approval, code, llm, tool
 from fairlead_agent.nodes.base import Try
 from fairlead_agent.port import Port
 from fairlead_agent.protocol import (
@@ -43,6 +43,7 @@ __all__ = ["ACTIONS", "CAPABILITIES", "AppendRefused", "Execution", "Fenced", "P
 ACTIONS: Final[Mapping[str, Callable[[Try], Awaitable[Any]]]] = {
     "agent": agent.run,
     "approval": approval.run,
+    "code": code.run,
     "llm": llm.run,
     "tool": tool.run,
 }
@@ -334,10 +335,6 @@ class Execution:
 
     async def _act(self, schedule: Schedule, work: Work, limit: asyncio.Timeout) -> Any:
         node = schedule.node(work)
-        action = ACTIONS.get(node.action)
-        if action is None:
-            text = f'this agent cannot run the action "{node.action}"'
-            raise NodeFailure(ErrorInfo(reason="NotSupported", message=text, retryable=False))
 
         async def wait(wanted: Wait) -> Mapping[str, Any]:
             return await self._signal(work, wanted, limit)
@@ -351,7 +348,7 @@ class Execution:
             timeout_seconds=node.timeout_seconds,
         )
         until = None if node.timeout_seconds is None else self._now() + timedelta(seconds=node.timeout_seconds)
-        return await action(Try(node, schedule.model(work), schedule.scope(work), desk, until))
+        return await ACTIONS[node.action](Try(node, schedule.model(work), schedule.scope(work), desk, until))
 
     async def _signal(self, work: Work, wait: Wait, limit: asyncio.Timeout) -> Mapping[str, Any]:
         """Wait for a signal. That time does not count: nobody has to decide within a node's ``timeoutSeconds``."""

@@ -15,7 +15,7 @@ TEMPLATES: Final[Mapping[str, tuple[str, ...]]] = {
     "llm": ("prompt", "system"),
     "agent": ("prompt",),
     "tool": ("arguments",),
-    "code": ("inputs",),
+    "code": ("inputs", "files"),
     "workflow": ("inputs",),
     "approval": ("message",),
     "wait": (),

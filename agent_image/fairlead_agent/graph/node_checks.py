@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from fairlead_agent.expressions import kind
+from fairlead_agent.graph.code_checks import code_problems
 from fairlead_agent.graph.model import ACTIONS, HANDLER_ACTIONS
 from fairlead_agent.graph.places import Place, is_number
 from fairlead_agent.problems import Problem
@@ -75,6 +76,8 @@ def _special_problems(place: Place, action: str, config: Mapping[str, Any], *, h
             yield from seconds_problems(place, "approval.timeoutSeconds", config.get("timeoutSeconds"))
             if config.get("onTimeout") not in (None, "Reject", "Approve"):
                 yield place.problem("approval.onTimeout", "approval.onTimeout is Reject or Approve")
+        case "code":
+            yield from code_problems(place, config)
         case "wait":
             yield from _wait_problems(place, config)
         case _:

@@ -41,7 +41,18 @@ from fairlead_agent.protocol.base import (
     Problem,
     Wire,
 )
-from fairlead_agent.protocol.calls import Call, CallReply, LlmRequest, Message, ToolRequest, ToolUse, Usage, call_key
+from fairlead_agent.protocol.calls import (
+    Call,
+    CallReply,
+    CodeRequest,
+    FileContent,
+    LlmRequest,
+    Message,
+    ToolRequest,
+    ToolUse,
+    Usage,
+    call_key,
+)
 from fairlead_agent.protocol.journal import (
     Append,
     Appended,
@@ -91,10 +102,12 @@ __all__ = [
     "CancelTurns",
     "Claim",
     "Claimed",
+    "CodeRequest",
     "Count",
     "Decision",
     "Entry",
     "ErrorInfo",
+    "FileContent",
     "Heartbeat",
     "HeartbeatReply",
     "ItemName",

@@ -53,6 +53,23 @@ class ToolRequest(Wire):
     arguments: dict[str, Any] = Field(default_factory=dict)
 
 
+class FileContent(Wire):
+    """The content of a file that is no text."""
+
+    base64: str
+
+
+class CodeRequest(Wire):
+    """Run the program of a ``code`` node in a sandbox.
+
+    Language, source, network and limits are those of the frozen node: a pod gives what the program works on.
+    """
+
+    inputs: dict[str, Any] = Field(default_factory=dict)
+    files: Annotated[dict[str, str | FileContent], Field(max_length=64)] = Field(default_factory=dict)
+    """Relative path to content."""
+
+
 class Call(Wire):
     """A call to the world outside, made by the gateway: committed before it is sent and before it is answered.
 
@@ -63,12 +80,13 @@ class Call(Wire):
     attempt: Count
     key: Key
     digest: Annotated[str, Field(max_length=256)]
-    action: Literal["llm", "tool"]
+    action: Literal["llm", "tool", "code"]
     node: NodePath
     item: ItemName | None = None
     timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 600
     llm: LlmRequest | None = None
     tool: ToolRequest | None = None
+    code: CodeRequest | None = None
 
 
 class Usage(Wire):
@@ -82,7 +100,8 @@ class CallReply(Wire):
     """The committed answer, or the committed failure."""
 
     result: Any = None
-    """``llm``: the text of the answer; ``tool``: what the tool gave."""
+    """``llm``: the text of the answer; ``tool``: what the tool gave; ``code``: output, stdout, stderr, files and notes,
+    of a program that failed, too."""
     tool_calls: tuple[ToolUse, ...] = ()
     """``llm``: the tools that the model asks for."""
     finish_reason: str = ""

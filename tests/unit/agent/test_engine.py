@@ -326,11 +326,6 @@ def test_run_fails_when_its_output_fails(simulation: Any) -> None:
     assert (world.end.state, world.end.reason) == (State.FAILED, "ExpressionError")
 
 
-def test_run_refuses_an_action_it_cannot_do(simulation: Any) -> None:
-    world = simulation.finish({"nodes": [{"name": "a", "code": {"language": "shell", "source": "true"}}]})
-    assert world.node("a").error.reason == "NotSupported"
-
-
 def test_run_ends_a_run_whose_graph_is_wrong(simulation: Any) -> None:
     world = simulation.finish({"nodes": [tool("a", needs=["b"])]})
     assert world.end.reason == "InvalidGraph"
