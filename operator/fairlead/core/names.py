@@ -30,11 +30,31 @@ RUN_LABEL: Final = f"{GROUP}/run"
 POOL_ANNOTATION: Final = f"{GROUP}/pool"
 LEASE_SECONDS_ANNOTATION: Final = f"{GROUP}/lease-seconds"
 """On an agent pod: the duration of its Lease."""
+DRAIN_ANNOTATION: Final = f"{GROUP}/drain"
+"""On a Lease, ``true``: its pod claims nothing more and finishes what it has."""
+VERSION_ANNOTATION: Final = f"{GROUP}/version"
+"""On a Lease: the version of the agent that holds it."""
+CAPABILITIES_ANNOTATION: Final = f"{GROUP}/capabilities"
+"""On a Lease: what its agent can do, with commas between; of an external agent its skills."""
+CAPACITY_ANNOTATION: Final = f"{GROUP}/capacity"
+"""On a Lease: how many tasks the pod works on at once."""
 SPEC_DIGEST_ANNOTATION: Final = f"{GROUP}/spec-digest"
 APPROVE_ANNOTATION: Final = f"{GROUP}/approve"
 """On a run: the node whose question is answered with yes, as ``<node>`` or ``<node>=<comment>``."""
 REJECT_ANNOTATION: Final = f"{GROUP}/reject"
 """On a run: the same, with no."""
+
+EXTERNAL_LABEL: Final = f"{GROUP}/external"
+"""On the Lease of an external agent: ``true``."""
+CARD_ANNOTATION: Final = f"{GROUP}/card-name"
+"""On the Lease of an external agent: what its card calls it."""
+PROBE_REASON_ANNOTATION: Final = f"{GROUP}/probe-reason"
+"""On the Lease of an external agent: why its card could not be read last; empty: it could."""
+PROBE_MESSAGE_ANNOTATION: Final = f"{GROUP}/probe-message"
+A2A_LABEL: Final = f"{GROUP}/a2a-agent"
+"""On a run that a message of another agent made: the Agent that it was sent to."""
+REQUESTED_BY_ANNOTATION: Final = f"{GROUP}/requested-by"
+"""On a run that the gateway made: for whom."""
 
 PART_OF_LABELS: Final = {"app.kubernetes.io/part-of": "fairlead", "app.kubernetes.io/managed-by": "fairlead-operator"}
 
@@ -72,6 +92,11 @@ def agent_pool(cluster: str, namespace: str, agent: str) -> str:
     *cluster* is the uid of ``kube-system``; *agent* is the Agent's name or the value of the label that stands for it.
     """
     return f"{cluster}/{namespace}/agent/{label_value(agent)}"
+
+
+def external_lease(agent: str) -> str:
+    """Return the name of the Lease of an external agent."""
+    return child_name(agent, "external")
 
 
 def run_pool(cluster: str, namespace: str, run_uid: str) -> str:

@@ -14,11 +14,13 @@ from fairlead.api.meta import (
     Column,
     KubeModel,
     Line,
+    Money,
     ObjectMeta,
     ObjectName,
     Quantity,
     Resource,
     Seconds,
+    SecretValue,
     StatusBase,
     Text,
     ToolName,
@@ -130,8 +132,26 @@ class PodOptions(KubeModel):
 class External(KubeModel):
     """An agent that someone else runs (A2A)."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.caCertificate) || self.url.startsWith('https://')",
+                "caCertificate needs an https url: correct url, or remove caCertificate",
+                field=".caCertificate",
+            )
+        )
+    )
+
     url: Url
-    """Its address."""
+    """Its address: the agent card is at `<url>/.well-known/agent-card.json`."""
+    token: SecretValue | None = None
+    """A bearer token for it, in a Secret of this namespace. It is sent to the origin of `url` and nowhere else."""
+    ca_certificate: Annotated[
+        str | None, Field(min_length=1, max_length=16_384, pattern=r"^-----BEGIN CERTIFICATE-----\r?\n")
+    ] = None
+    """The authority (PEM) that signed its certificate, where it is no public one. Not a secret."""
+    cost_per_call_usd: Annotated[Money | None, Field(alias="costPerCallUSD")] = None
+    """What one call costs, in US dollars; absent: what its answers say, if they do."""
 
 
 class AgentSpec(KubeModel):
@@ -148,6 +168,19 @@ class AgentSpec(KubeModel):
                 "!has(self.external) || !has(self.pod)",
                 "an external agent has no pods here: remove pod",
                 field=".pod",
+                reason="FieldValueForbidden",
+            ),
+            rule(
+                "!has(self.external) || !has(self.scale) || "
+                "(self.scale.min == 1 && !has(self.scale.max) && !has(self.scale.targetQueue))",
+                "an external agent has no pods here: remove scale",
+                field=".scale",
+                reason="FieldValueForbidden",
+            ),
+            rule(
+                "!has(self.external) || !(has(self.model) || has(self.tools) || has(self.skills) || "
+                "has(self.memory) || has(self.resources) || (has(self.instructions) && self.instructions != ''))",
+                "an external agent thinks elsewhere: remove model, instructions, tools, skills, memory and resources",
                 reason="FieldValueForbidden",
             ),
         )
