@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import ssl
 import traceback
 from collections.abc import Coroutine
 from contextlib import suppress
@@ -12,7 +11,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from fairlead_agent import __version__
-from fairlead_agent.client import Gateway, GatewayRefusal, SessionOver
+from fairlead_agent.client import Door, Gateway, GatewayRefusal, SessionOver
 from fairlead_agent.engine import CAPABILITIES, Execution
 from fairlead_agent.failures import AppendRefused, Fenced
 from fairlead_agent.heartbeat import Heart
@@ -32,16 +31,12 @@ T = TypeVar("T")
 
 
 class Agent:
-    """One pod.
+    """One pod."""
 
-    Args:
-        tls: whom to trust as the gateway.
-    """
-
-    def __init__(self, settings: Settings, *, gateway: Gateway, tls: ssl.SSLContext) -> None:
+    def __init__(self, settings: Settings, *, gateway: Gateway, door: Door) -> None:
         self._settings = settings
         self._gateway = gateway
-        self._tls = tls
+        self._door = door
         self._executions: dict[str, Execution | TurnExecution] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
         self._claimed: dict[str, Task] = {}
@@ -123,9 +118,8 @@ class Agent:
                 loop.call_soon_threadsafe(self._heed, session, reply)
 
         heart = Heart(
-            self._settings.gateway_url,
+            self._door,
             session,
-            tls=self._tls,
             tasks=lambda: tuple(self._running),
             on_reply=soon,
             on_over=lambda: soon(None),

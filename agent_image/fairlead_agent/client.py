@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -63,22 +64,27 @@ class GatewayRefusal(Exception):
         self.problem = problem
 
 
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where the gateway is, and how to know that it is the one."""
+
+    url: str
+    tls: ssl.SSLContext
+    socket: str = ""
+    """The path of a Unix socket to connect to in place of the URL's address; empty: none."""
+
+
 def tls_context(ca: str) -> ssl.SSLContext:
     """Trust *ca* (PEM text) and nothing else; the system's authorities if it is empty."""
     return ssl.create_default_context(cadata=ca or None)
 
 
 class Gateway:
-    """Talks to the gateway over HTTPS. Calls have connections of their own, so that nothing else waits for them.
+    """Talks to the gateway over HTTPS. Calls have connections of their own, so that nothing else waits for them."""
 
-    Args:
-        tls: shared with the heartbeat.
-    """
-
-    def __init__(self, url: str, *, tls: ssl.SSLContext, token_file: Path) -> None:
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
-        self._control = httpx.AsyncClient(base_url=f"{url}/v1", verify=tls, trust_env=False, timeout=_TIMEOUT)
-        self._calls = httpx.AsyncClient(base_url=f"{url}/v1", verify=tls, trust_env=False, limits=limits)
+    def __init__(self, door: Door, *, token_file: Path) -> None:
+        self._control = _client(door, httpx.Limits(max_connections=100, max_keepalive_connections=20))
+        self._calls = _client(door, httpx.Limits(max_connections=None, max_keepalive_connections=20))
         self._token_file = token_file
         self._session = ""
 
@@ -178,6 +184,11 @@ class Gateway:
             await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - so that pods do not come back together
             delay = min(delay * 2, _LONGEST_DELAY)
         raise AssertionError("there is always another try")
+
+
+def _client(door: Door, limits: httpx.Limits) -> httpx.AsyncClient:
+    transport = httpx.AsyncHTTPTransport(verify=door.tls, trust_env=False, uds=door.socket or None, limits=limits)
+    return httpx.AsyncClient(base_url=f"{door.url}/v1", transport=transport, trust_env=False, timeout=_TIMEOUT)
 
 
 def checked(response: httpx.Response) -> httpx.Response:

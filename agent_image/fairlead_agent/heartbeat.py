@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable
 
 import httpx
 
-from fairlead_agent.client import SessionOver, checked
+from fairlead_agent.client import Door, SessionOver, checked
 from fairlead_agent.protocol import Heartbeat, HeartbeatReply, Session
 
 
@@ -24,17 +23,16 @@ class Heart:
 
     def __init__(
         self,
-        url: str,
+        door: Door,
         session: Session,
         *,
-        tls: ssl.SSLContext,
         tasks: Callable[[], Iterable[str]],
         on_reply: Callable[[HeartbeatReply], None],
         on_over: Callable[[], None],
     ) -> None:
         self._client = httpx.Client(
-            base_url=f"{url}/v1",
-            verify=tls,
+            base_url=f"{door.url}/v1",
+            transport=httpx.HTTPTransport(verify=door.tls, trust_env=False, uds=door.socket or None),
             trust_env=False,
             headers={"authorization": f"Bearer {session.session}", "content-type": "application/json"},
             timeout=max(1.0, session.lease_duration_seconds / 2),

@@ -10,7 +10,7 @@ from typing import Final
 
 from fairlead_agent import __version__
 from fairlead_agent.agent import Agent
-from fairlead_agent.client import Gateway, tls_context
+from fairlead_agent.client import Door, Gateway, tls_context
 from fairlead_agent.logs import write
 from fairlead_agent.settings import HELP, Settings, SettingsError, read_settings, settle_langgraph
 
@@ -38,9 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 async def serve(settings: Settings) -> None:
     """Run one agent until it is done or told to stop."""
-    tls = tls_context(settings.gateway_ca)
-    gateway = Gateway(settings.gateway_url, tls=tls, token_file=settings.token_file)
-    agent = Agent(settings, gateway=gateway, tls=tls)
+    door = Door(settings.gateway_url, tls_context(settings.gateway_ca), settings.gateway_socket)
+    gateway = Gateway(door, token_file=settings.token_file)
+    agent = Agent(settings, gateway=gateway, door=door)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.stop)

@@ -15,6 +15,7 @@ Runs in an agent pod: registers with the gateway, pulls work, executes it, hands
 
 Environment:
   FAIRLEAD_GATEWAY_URL     where the gateway is, for example https://gateway.fairlead-system.svc (required)
+  FAIRLEAD_GATEWAY_SOCKET  a Unix socket to reach it through, for a pod without a network; empty: none
   FAIRLEAD_GATEWAY_CA      PEM text of the authority that signed its certificate; empty: those of the system
   FAIRLEAD_TOKEN_FILE      the pod's projected token (/var/run/secrets/fairlead.dev/token)
   FAIRLEAD_CONCURRENCY     how many tasks at once (1)
@@ -41,6 +42,8 @@ class Settings:
 
     gateway_url: str
     gateway_ca: str
+    gateway_socket: str
+    """A Unix socket that leads to it; empty: none, the URL's address does."""
     token_file: Path
     concurrency: int
     drain_seconds: float
@@ -60,6 +63,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     return Settings(
         gateway_url=url,
         gateway_ca=env.get("FAIRLEAD_GATEWAY_CA", ""),
+        gateway_socket=env.get("FAIRLEAD_GATEWAY_SOCKET", ""),
         token_file=_mounted(token_file, env.get("CONTAINER_SANDBOX_MOUNT_POINT", "")),
         concurrency=int(_number(env, "FAIRLEAD_CONCURRENCY", default=1, low=1, high=1000)),
         drain_seconds=_number(env, "FAIRLEAD_DRAIN_SECONDS", default=20, low=0, high=86_400),

@@ -46,8 +46,8 @@ class OperatorSettings(ProcessSettings):
     """What agent pods call."""
     resync_seconds: Annotated[float, Field(gt=0)] = 30
     """How often everything is looked at again, should a message have been lost."""
-    lease_poll_seconds: Annotated[float, Field(gt=0)] = 2
-    """How often the agents' Leases are listed to judge their expiry."""
+    lease_poll_seconds: Annotated[float, Field(gt=0)] = 0.75
+    """How often the agents' Leases are listed to judge their expiry; less often where a list takes long."""
     probe_port: int = 8081
     """The port of ``/healthz`` and ``/readyz``; 0 for none."""
     probe_bind: str = ""
@@ -60,6 +60,8 @@ class GatewaySettings(ProcessSettings):
 
     bind: str = "0.0.0.0"  # noqa: S104 - a pod's own address; laptop mode sets loopback
     port: int = 8443
+    socket: Path | None = None
+    """A Unix socket to serve on as well, for agents that have no network. Whoever may open its folder may connect."""
     hosts: list[str] = [
         "fairlead-gateway",
         f"fairlead-gateway.{names.SYSTEM_NAMESPACE}",

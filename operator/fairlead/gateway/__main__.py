@@ -26,7 +26,7 @@ async def run(settings: GatewaySettings) -> None:
     """Build the gateway and serve until told to end."""
     gateway = await _build(settings)
     try:
-        await serve(gateway, bind=settings.bind, port=settings.port)
+        await serve(gateway, bind=settings.bind, port=settings.port, socket=settings.socket)
     finally:
         await gateway.aclose()
 

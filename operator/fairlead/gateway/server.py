@@ -25,14 +25,21 @@ _RENEW_SECONDS: Final = 3600.0
 _HANG_UP_SECONDS: Final = 5
 
 
-async def serve(gateway: Gateway, *, bind: str, port: int, started: Callable[[int], None] = lambda _: None) -> None:
-    """Serve until SIGTERM or SIGINT; *started* is told the port when connections are accepted."""
+async def serve(
+    gateway: Gateway,
+    *,
+    bind: str,
+    port: int,
+    socket: Path | None = None,
+    started: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Serve until SIGTERM or SIGINT, on *socket* too if it is given; *started* is told the port once it accepts."""
     identity = await gateway.certificates.ensure()
     await gateway.storage.beat_gateway(gateway.id, at=gateway.clock.now())
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     load_identity(context, identity)
-    server = _Server(_config(gateway, context, bind=bind, port=port), gateway, started=started)
+    server = _Server(_config(gateway, context, bind=bind, port=port), gateway, socket=socket, started=started)
     async with asyncio.TaskGroup() as group:
         beside = [
             group.create_task(gateway.agents.calls.beat(), name="beat"),
@@ -59,9 +66,12 @@ def load_identity(context: ssl.SSLContext, identity: Identity) -> None:
 class _Server(uvicorn.Server):
     """Ends in order: hands out nothing more, lets calls in flight finish, then closes connections."""
 
-    def __init__(self, config: uvicorn.Config, gateway: Gateway, *, started: Callable[[int], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, gateway: Gateway, *, socket: Path | None, started: Callable[[int], None]
+    ) -> None:
         super().__init__(config)
         self._gateway = gateway
+        self._socket = socket
         self._announce = started
 
     @contextlib.contextmanager
@@ -90,6 +100,23 @@ class _Server(uvicorn.Server):
                 port = int(socket.getsockname()[1])
                 _log.info("gateway_serves", port=port, gateway=self._gateway.id)
                 self._announce(port)
+        if self._socket is not None:
+            self.servers.append(await self._serve_socket(self._socket))
+
+    async def _serve_socket(self, path: Path) -> asyncio.Server:
+        """Serve on a Unix socket: its folder decides who may connect, so the socket itself is open to everybody."""
+        config = self.config
+
+        def create_protocol() -> asyncio.Protocol:
+            return config.http_protocol_class(  # type: ignore[call-arg]
+                config=config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+
+        loop = asyncio.get_running_loop()
+        server = await loop.create_unix_server(create_protocol, path, ssl=config.ssl, backlog=config.backlog)
+        await asyncio.to_thread(path.chmod, 0o666)
+        _log.info("gateway_serves_socket", path=str(path), gateway=self._gateway.id)
+        return server
 
     async def shutdown(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         await self._gateway.agents.calls.drain(GRACE_SECONDS)
