@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
 
+from fairlead_agent.answers import parse_answer
 from fairlead_agent.failures import NodeFailure, failure
 from fairlead_agent.port import Port
 from fairlead_agent.protocol import (
+    AgentRequest,
     AskApproval,
     Call,
     CallReply,
@@ -41,11 +43,12 @@ _CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 MAX_QUESTION: Final = 65_536
 MAX_PROMPT: Final = 1 << 20
 """Characters."""
-Request = LlmRequest | ToolRequest | CodeRequest
-_ACTIONS: Final[Mapping[type[Request], Literal["llm", "tool", "code"]]] = {
+Request = LlmRequest | ToolRequest | CodeRequest | AgentRequest
+_ACTIONS: Final[Mapping[type[Request], Literal["llm", "tool", "code", "agent"]]] = {
     LlmRequest: "llm",
     ToolRequest: "tool",
     CodeRequest: "code",
+    AgentRequest: "agent",
 }
 
 
@@ -76,6 +79,8 @@ class Desk:
     timeout_seconds: float | None = None
     admitted: Callable[[], AbstractAsyncContextManager[Any]] = nullcontext
     """Entered around each call."""
+    external: tuple[str, ...] = ()
+    """Names of agents that someone else runs."""
 
     async def call(self, sequence: int, request: Request, *, longest: float = DEFAULT_TIMEOUT) -> CallReply:
         """Make a call through the gateway. It may take *longest* seconds where the try has no time-out."""
@@ -90,6 +95,7 @@ class Desk:
             llm=request if isinstance(request, LlmRequest) else None,
             tool=request if isinstance(request, ToolRequest) else None,
             code=request if isinstance(request, CodeRequest) else None,
+            agent=request if isinstance(request, AgentRequest) else None,
         )
         async with self.admitted():
             return await self.port.call(call)
@@ -136,8 +142,7 @@ class Desk:
         Raises:
             NodeFailure: the turn's, or ``PromptTooLarge``.
         """
-        if len(prompt) > MAX_PROMPT:
-            raise failure("PromptTooLarge", f"the prompt takes {len(prompt)} characters, at most {MAX_PROMPT} are sent")
+        _check_prompt(prompt)
         key = self.place.key(0)
         await self.port.start_turn(
             StartTurn(
@@ -157,6 +162,21 @@ class Desk:
         if answer.error is not None:
             raise NodeFailure(answer.error)
         return answer.output
+
+    async def abroad(self, agent: str, prompt: str, *, output: Any = None) -> Any:
+        """Ask an agent that someone else runs.
+
+        Raises:
+            NodeFailure: the call's, ``PromptTooLarge`` or ``OutputInvalid``.
+        """
+        _check_prompt(prompt)
+        given = await self.result(0, AgentRequest(name=agent, prompt=prompt, output=output))
+        return given if output is None else parse_answer(given, output)
+
+
+def _check_prompt(prompt: str) -> None:
+    if len(prompt) > MAX_PROMPT:
+        raise failure("PromptTooLarge", f"the prompt takes {len(prompt)} characters, at most {MAX_PROMPT} are sent")
 
 
 def digest(request: Request) -> str:

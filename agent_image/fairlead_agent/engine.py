@@ -346,6 +346,7 @@ class Execution:
             tools=self._task.tools,
             wait=wait,
             timeout_seconds=node.timeout_seconds,
+            external=self._task.external,
         )
         until = None if node.timeout_seconds is None else self._now() + timedelta(seconds=node.timeout_seconds)
         return await ACTIONS[node.action](Try(node, schedule.model(work), schedule.scope(work), desk, until))

@@ -1,4 +1,4 @@
-"""Hand a task to an agent: a task of its own, in that agent's pool."""
+"""Hand a task to an agent: a task of its own in that agent's pool, or a call to one that someone else runs."""
 
 from __future__ import annotations
 
@@ -11,4 +11,6 @@ async def run(attempt: Try) -> Any:
     """Return the agent's answer."""
     config = attempt.node.config
     prompt, output = attempt.text("prompt"), config.get("output")
+    if config["name"] in attempt.desk.external:
+        return await attempt.desk.abroad(config["name"], prompt, output=output)
     return await attempt.desk.turn(config["name"], prompt, output=output, until=attempt.until)

@@ -42,6 +42,7 @@ from fairlead_agent.protocol.base import (
     Wire,
 )
 from fairlead_agent.protocol.calls import (
+    AgentRequest,
     Call,
     CallReply,
     CodeRequest,
@@ -91,6 +92,7 @@ __all__ = [
     "MAX_TASKS",
     "PROTOCOL",
     "RESUME",
+    "AgentRequest",
     "Append",
     "Appended",
     "AskApproval",

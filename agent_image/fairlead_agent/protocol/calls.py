@@ -70,6 +70,15 @@ class CodeRequest(Wire):
     """Relative path to content."""
 
 
+class AgentRequest(Wire):
+    """Ask an agent that someone else runs, by the name of its Agent in the run's frozen revision."""
+
+    name: str
+    prompt: str
+    output: dict[str, Any] | None = None
+    """A JSON Schema: ask for an answer of this shape."""
+
+
 class Call(Wire):
     """A call to the world outside, made by the gateway: committed before it is sent and before it is answered.
 
@@ -80,13 +89,14 @@ class Call(Wire):
     attempt: Count
     key: Key
     digest: Annotated[str, Field(max_length=256)]
-    action: Literal["llm", "tool", "code"]
+    action: Literal["llm", "tool", "code", "agent"]
     node: NodePath
     item: ItemName | None = None
     timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 600
     llm: LlmRequest | None = None
     tool: ToolRequest | None = None
     code: CodeRequest | None = None
+    agent: AgentRequest | None = None
 
 
 class Usage(Wire):
@@ -101,7 +111,7 @@ class CallReply(Wire):
 
     result: Any = None
     """``llm``: the text of the answer; ``tool``: what the tool gave; ``code``: output, stdout, stderr, files and notes,
-    of a program that failed, too."""
+    of a program that failed, too; ``agent``: its text, or the value that it gave."""
     tool_calls: tuple[ToolUse, ...] = ()
     """``llm``: the tools that the model asks for."""
     finish_reason: str = ""

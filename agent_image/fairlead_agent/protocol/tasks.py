@@ -84,6 +84,8 @@ class Task(Wire):
     definitions: dict[str, str] = Field(default_factory=dict)
     """Digests of the frozen specs that nodes use, as ``model:<name>``, ``agent:<name>``, ``tool:<name>``: part of a
     node's own digest."""
+    external: tuple[str, ...] = ()
+    """Names of agents that someone else runs: they are asked by a call, not by a turn."""
     signals: tuple[Signal, ...] = ()
     """What has come so far."""
     suspended: bool = False

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from fairlead_agent.answers import parse_answer
+from fairlead_agent.desk import Desk, Place
 from fairlead_agent.failures import NodeFailure
-from fairlead_agent.protocol import Call, State
+from fairlead_agent.protocol import AgentRequest, Call, CallReply, State, Wait
 
 SCHEMA = {
     "type": "object",
@@ -119,3 +120,40 @@ def test_tool_renders_arguments_through_json(simulation: Any) -> None:
     world = simulation.finish(spec, inputs={"rows": [{"b": 1, "a": 2}]}, handler=handler)
     assert world.end.state is State.SUCCEEDED
     assert world.end.output == {"a": {"rows": [{"a": 2, "b": 1}], "deep": [{"q": "n=1"}], "plain": 5}}
+
+
+class _Gateway:
+    """Answers calls of one desk."""
+
+    def __init__(self, reply: CallReply) -> None:
+        self.reply = reply
+        self.asked: list[Call] = []
+
+    async def call(self, call: Call) -> CallReply:
+        self.asked.append(call)
+        return self.reply
+
+
+def _desk(gateway: Any) -> Desk:
+    async def wait(_: Wait) -> Any:
+        raise AssertionError
+
+    return Desk(port=gateway, attempt=1, place=Place("ask"), tools={}, wait=wait, external=("theirs",))
+
+
+async def test_abroad_asks_the_gateway_for_an_agent_that_someone_else_runs() -> None:
+    gateway = _Gateway(CallReply(result='Here: {"kind": "bug"}'))
+    assert await _desk(gateway).abroad("theirs", "What is it?", output=SCHEMA) == {"kind": "bug"}
+    asked = gateway.asked[0]
+    assert (asked.action, asked.key) == ("agent", "ask/-/1/1/0")
+    assert asked.agent == AgentRequest(name="theirs", prompt="What is it?", output=SCHEMA)
+
+
+async def test_abroad_takes_text_as_it_is_where_no_schema_is_given() -> None:
+    assert await _desk(_Gateway(CallReply(result="It is a bug."))).abroad("theirs", "?") == "It is a bug."
+
+
+async def test_abroad_does_not_take_an_answer_of_another_shape() -> None:
+    with pytest.raises(NodeFailure) as caught:
+        await _desk(_Gateway(CallReply(result={"kind": "other"}))).abroad("theirs", "?", output=SCHEMA)
+    assert caught.value.error.reason == "OutputInvalid"
