@@ -12,14 +12,15 @@ import orjson
 
 from fairlead.clock import Clock
 from fairlead.errors import InvalidObject, Refused, TerminalError
-from fairlead.logs import redact
+from fairlead.logs import get_logger, redact
 from fairlead.services.effects import View, fold
-from fairlead.services.gates import says_approved, with_approval
+from fairlead.services.gates import check_approvals, concerns_approval
 from fairlead.services.tasks import TaskContext, Tasks
 from fairlead.services.turns import TurnView, fold_turn
 from fairlead.storage.base import Effects, Fence, LogRecord, RunState, Storage
 from fairlead_agent.protocol import Append, Entry, Kind, Logs, Progress
 
+_log = get_logger(__name__)
 MAX_OUTPUT_BYTES: Final = 1 << 20
 MAX_LOG_TEXT: Final = 16 << 10
 _KEPT: Final = 1024
@@ -50,15 +51,15 @@ class Journal:
         Raises:
             Fenced: the claim is over.
             InvalidObject: the task has no such node, or writes no such entries.
-            Refused: nobody has approved what the entries say is approved.
+            Refused: nobody has decided what the entries say is decided, nor does the graph lead there.
             TooLarge: an output is over 1 MiB.
         """
         if size > MAX_OUTPUT_BYTES:
             _check_outputs(request.entries)
         context = await self._tasks.context(fence)
         entries = [_checked(context, entry) for entry in request.entries]
-        if any(says_approved(context, entry) for entry in entries):
-            entries = await self._approved(fence, context, entries)
+        if context.turn is None and any(concerns_approval(context, entry) for entry in entries):
+            entries = await self._gated(fence, context, entries, first=request.first)
         before = await self._view(context, request.first)
         now = self._clock.now()
         after, effects = _fold(context, before, entries, attempt=request.attempt, at=now, progress=request.progress)
@@ -82,11 +83,12 @@ class Journal:
             ]
         )
 
-    async def _approved(self, fence: Fence, context: TaskContext, entries: list[Entry]) -> list[Entry]:
+    async def _gated(self, fence: Fence, context: TaskContext, entries: list[Entry], *, first: int) -> list[Entry]:
         try:
-            return [await with_approval(self._storage, context, entry) for entry in entries]
-        except Refused:
+            return await check_approvals(self._storage, context, entries, first=first)
+        except Refused as refusal:
             await self._storage.check_fence(fence)  # a late writer is told that it is late, not that it lies
+            _log.warning("approval_claim_refused", run=context.run_uid, task=fence.task_id, error=str(refusal))
             raise
 
     async def _view(self, context: TaskContext, first: int) -> View | TurnView:
