@@ -251,7 +251,7 @@ def loop() -> StateGraph[Any]:
 async def ask_and_doubt(state: Odd, config: RunnableConfig) -> Odd:
     fairlead: Runtime = config["configurable"]["fairlead"]
     reply = await fairlead.ask(state["prompt"])
-    first, second = interrupt("Sure?"), interrupt("Really?")
+    first, second = interrupt("Sure?"), interrupt("Sure?")
     return {"output": f"{reply.result}, {first['comment']}, {second['comment']}"}
 
 
@@ -356,6 +356,7 @@ def test_own_graph_counts_a_call_once_when_its_node_is_run_again(simulation: Any
     simulation.survive(world, lambda number: 12 + number if dies and number < 4 else -1)
     assert world.end.output == "heard go, fine, fine"
     assert set(world.sent.values()) == {1}
+    assert [question.message for question in world.approvals.values()] == ["Sure?", "Sure?"], "each is asked"
 
 
 def test_checkpoint_that_names_a_callable_calls_nothing() -> None:
