@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -163,7 +163,7 @@ def _suggestion(name: str, objects: Sequence[dict[str, Any]]) -> str:
     return f'; did you mean "{close[0]}"?' if close else ""
 
 
-def condition(obj: dict[str, Any], kind: str) -> dict[str, Any]:
+def condition(obj: Mapping[str, Any], kind: str) -> dict[str, Any]:
     """Return a condition of an object; empty if it has none of that type."""
     conditions = (obj.get("status") or {}).get("conditions") or ()
     return next((one for one in conditions if one["type"] == kind), {})

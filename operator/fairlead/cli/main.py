@@ -56,6 +56,9 @@ GROUPS: Final[dict[str, dict[str, Entry]]] = {
         "approve": Entry("approve", "Say yes to what a run asks."),
         "reject": Entry("approve", "Say no to what a run asks."),
     },
+    "Agents": {
+        "agents": Entry("agents", "List and describe agents, drain their pods, register those that run elsewhere."),
+    },
     "More": {
         "doctor": Entry("doctor", "Check this installation and say what to do about what is wrong."),
         "completion": Entry("completion", "Print the completion script of a shell."),

@@ -48,14 +48,42 @@ class Command(click.Command):
                     formatter.write_dl(rows)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the examples as they stand, under the name that the program was called by."""
-        if not self.examples:
-            return
-        name = ctx.find_root().info_name or "fairlead"
-        with formatter.section("Examples"):
-            for line in self.examples.strip().splitlines():
-                text = line.strip()
-                formatter.write(f"  {text.replace('fairlead', name, 1) if text.startswith('fairlead') else text}\n")
+        """Write the examples."""
+        _write_examples(self.examples, ctx, formatter)
+
+
+class Group(click.Group):
+    """A command with commands of its own, whose help ends with examples."""
+
+    def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = examples
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """Return the names in the order in which they were written."""
+        return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list with whole sentences."""
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, self.commands[name].get_short_help_str(200)) for name in self.list_commands(ctx)]
+            )
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples."""
+        _write_examples(self.examples, ctx, formatter)
+
+
+def _write_examples(examples: str, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    """Write the examples as they stand, under the name that the program was called by."""
+    if not examples:
+        return
+    name = ctx.find_root().info_name or "fairlead"
+    with formatter.section("Examples"):
+        for line in examples.strip().splitlines():
+            text = line.strip()
+            formatter.write(f"  {text.replace('fairlead', name, 1) if text.startswith('fairlead') else text}\n")
 
 
 def command(name: str | None = None, *, examples: str = "") -> Callable[[Callable[..., Any]], click.Command]:
