@@ -13,6 +13,7 @@ import asyncio
 import ipaddress
 import re
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
@@ -188,10 +189,28 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
 
 
 class EgressTransport(httpx.AsyncHTTPTransport):
-    """A transport that checks every request's URL, every connection's address and every answer's size."""
+    """A transport that checks every request's URL, every connection's address and every answer's size.
 
-    def __init__(self, policy: Policy, *, resolver: Resolver = resolve, max_connections: int = 200) -> None:
-        context = httpx.create_ssl_context(trust_env=False)
+    Args:
+        policy: which addresses are allowed.
+        resolver: finds the addresses of a name.
+        max_connections: at a time.
+        max_answer_bytes: where an answer is cut off.
+        authority: a certificate (PEM) to trust instead of the public ones.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        resolver: Resolver = resolve,
+        max_connections: int = 200,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
+        authority: str = "",
+    ) -> None:
+        context = ssl.create_default_context(cadata=authority) if authority else None
+        context = context or httpx.create_ssl_context(trust_env=False)
+        self._max_answer_bytes = max_answer_bytes
         super().__init__(verify=context, trust_env=False)
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=context,
@@ -209,23 +228,24 @@ class EgressTransport(httpx.AsyncHTTPTransport):
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             await response.aclose()
             raise TerminalError("the answer is compressed although that was not accepted", reason="UnexpectedEncoding")
-        response.stream = _BoundedStream(response.stream)
+        response.stream = _BoundedStream(response.stream, self._max_answer_bytes)
         return response
 
 
 class _BoundedStream(httpx.AsyncByteStream):
     """Ends an answer that does not end."""
 
-    def __init__(self, inner: httpx.SyncByteStream | httpx.AsyncByteStream) -> None:
+    def __init__(self, inner: httpx.SyncByteStream | httpx.AsyncByteStream, limit: int) -> None:
         assert isinstance(inner, httpx.AsyncByteStream)  # noqa: S101 - the transport is asynchronous
         self._inner = inner
+        self._limit = limit
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        left = MAX_ANSWER_BYTES
+        left = self._limit
         async for chunk in self._inner:
             left -= len(chunk)
             if left < 0:
-                raise TerminalError(f"the answer has more than {MAX_ANSWER_BYTES} bytes", reason="TooLarge")
+                raise TerminalError(f"the answer has more than {self._limit} bytes", reason="TooLarge")
             yield chunk
 
     async def aclose(self) -> None:

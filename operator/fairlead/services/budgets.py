@@ -137,6 +137,13 @@ def budget_lines(context: TaskContext, candidates: Iterable[Candidate], *, at: d
     return tuple({(line.scope, line.period): line for line in found}.values())
 
 
+def external_lines(context: TaskContext, agent: str, *, at: datetime) -> tuple[BudgetLine, ...]:
+    """Return every limit that a call of an external agent counts against."""
+    frozen: Mapping[str, Any] = (context.document.get("agents") or {}).get(agent) or {}
+    own = _Scopes(context, at).line("Agent", agent, frozen.get("budget"))
+    return tuple(line for line in (*_lines(context, (), at), own) if line is not None)
+
+
 def _lines(context: TaskContext, candidates: Iterable[Candidate], at: datetime) -> Iterator[BudgetLine | None]:
     scopes = _Scopes(context, at)
     if context.run_budget:

@@ -75,6 +75,7 @@ class Handout:
             "workflows": workflows,
             "tools": self._tools(document, (name for spec in specs for name in _tools_of(spec))),
             "definitions": self._definitions(revision),
+            "external": [name for name, spec in (document.get("agents") or {}).items() if spec.get("external")],
         }
 
     def _of_turn(self, context: TaskContext) -> dict[str, Any]:
