@@ -1,0 +1,278 @@
+"""Sandboxes that are pods of a cluster: for each job one pod and one Secret, in a namespace where nothing else is.
+
+The job comes in through the Secret, the result out through the pod's log: nobody needs ``pods/exec``. What a pod may
+reach is nothing (the namespace has a NetworkPolicy that denies everything), and how far its kernel is from the node's
+is the cluster's choice (``runtimeClassName``: gVisor, Kata). There are no warm ones, and no network for programs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from fairlead.clock import Clock
+from fairlead.errors import FairleadError, RetryableError
+from fairlead.sandbox import runner
+from fairlead.sandbox.base import Ended, Job, JobRefused, Limits, Result, Sandbox, SandboxBroken
+from fairlead.sandbox.jobs import READY, Inside, check_job, max_result, no_result, parse_result, parse_size, to_frame
+from fairlead.sandbox.owners import own_id
+
+Object = dict[str, Any]
+
+LABEL: Final = "fairlead.dev/sandbox"
+SELECTOR: Final = f"{LABEL}=job"
+UNTIL: Final = "fairlead.dev/sandbox-until"
+"""Annotation: the second, since 1970 by this gateway's clock, after which anybody may remove it."""
+USER: Final = 10001
+_LABELS: Final = {LABEL: "job", "app.kubernetes.io/managed-by": "fairlead-gateway"}
+_LOOK_SECONDS: Final = 0.5
+_START_SECONDS: Final = 120
+_MAX_SECRET: Final = 1 << 20
+_WAITING: Final = frozenset({
+    "ErrImagePull", "ErrImageNeverPull", "ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError",
+    "CreateContainerError", "RunContainerError",
+})  # fmt: skip
+
+
+class PodApi(Protocol):
+    """What this back end asks of a cluster, in the namespace of the sandboxes; kinds are Pod and Secret."""
+
+    async def create(self, obj: Object) -> Object:
+        """Create an object and return it."""
+
+    async def get(self, kind: str, name: str) -> Object | None:
+        """Return an object, or None."""
+
+    async def list(self, kind: str, labels: str) -> list[Object]:
+        """Return the objects that a label selector chooses."""
+
+    async def delete(self, kind: str, name: str) -> None:
+        """Delete an object; it is no error if it is gone."""
+
+    async def log(self, pod_name: str, limit_bytes: int) -> bytes:
+        """Return the first bytes of what a pod's only container wrote."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodShape:
+    """What the pods are made of."""
+
+    image: str
+    namespace: str
+    runtime_class: str = ""
+
+
+class PodSandbox(Sandbox):
+    """Runs each job in a pod of its own."""
+
+    name = "pod"
+
+    def __init__(self, pods: PodApi, shape: PodShape, *, parallel: int, clock: Clock) -> None:
+        self._pods = pods
+        self._shape = shape
+        self._room = asyncio.Semaphore(parallel)
+        self._clock = clock
+        self._closing: set[asyncio.Task[None]] = set()
+        self._asked: asyncio.Task[str | None] | None = None
+
+    async def unavailable(self) -> str | None:
+        """Ask the cluster whether the gateway may do this, once, and remove what nobody waits for any more."""
+        if self._asked is None:
+            self._asked = asyncio.create_task(self._ask())
+        return await asyncio.shield(self._asked)
+
+    async def _ask(self) -> str | None:
+        try:
+            await self._remove_leftovers()
+        except RetryableError as error:
+            self._asked = None  # ask again, the next time
+            return f"the cluster does not answer: {error}"
+        except FairleadError as error:
+            return f"the gateway may not make pods in the namespace {self._shape.namespace}: {error}"
+        return None
+
+    async def _remove_leftovers(self) -> None:
+        for kind in ("Pod", "Secret"):
+            for found in await self._pods.list(kind, SELECTOR):
+                until = (found["metadata"].get("annotations") or {}).get(UNTIL, "")
+                if not until.isdigit() or int(until) < self._now():
+                    await self._pods.delete(kind, found["metadata"]["name"])
+
+    async def run(self, job: Job) -> Result:
+        """Make the pod, wait for its end, read its log, remove it."""
+        check_job(job)
+        if job.network:
+            raise JobRefused("network: sandboxes that are pods have none: use the back end docker or bubblewrap for it")
+        frame = to_frame(job, Inside())
+        if len(frame) > _MAX_SECRET * 3 // 4:
+            raise JobRefused("the job is larger than what a Secret can hold: a pod's files and inputs end at 700 KiB")
+        async with self._room:
+            name = f"sandbox-{secrets.token_hex(8)}"
+            try:
+                return await self._run(name, frame, job.limits)
+            except RetryableError as error:
+                raise SandboxBroken(f"the cluster did not run the sandbox: {error}") from error
+            finally:
+                await self._remove(name)
+
+    async def _run(self, name: str, frame: bytes, limits: Limits) -> Result:
+        until = int(self._now() + limits.wall_seconds + _START_SECONDS + 60)
+        for obj in (build_secret(self._shape, name, frame, until), build_pod(self._shape, name, limits, until)):
+            await self._pods.create(obj)
+        try:
+            async with asyncio.timeout(limits.wall_seconds + _START_SECONDS):
+                pod = await self._ended(name)
+        except TimeoutError:
+            return Result(ended=Ended.TIMEOUT, message=f"it ran for more than {limits.wall_seconds:g} s")
+        return parse_log(await self._pods.log(name, max_result(limits) + 100), pod, limits)
+
+    async def _ended(self, name: str) -> Object:
+        while True:
+            pod = await self._pods.get("Pod", name)
+            if pod is None:
+                raise SandboxBroken("the sandbox's pod was deleted by somebody else")
+            if (pod.get("status") or {}).get("phase") in {"Succeeded", "Failed"}:
+                return pod
+            problem = waiting_for(pod)
+            if problem:
+                raise SandboxBroken(f"the sandbox's pod does not start: {problem}")
+            await self._clock.sleep(_LOOK_SECONDS)
+
+    async def _remove(self, name: str) -> None:
+        """Delete both, even if whoever asked is cancelled meanwhile."""
+        task = asyncio.create_task(self._delete(name))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+        await asyncio.shield(task)
+
+    async def _delete(self, name: str) -> None:
+        for kind in ("Pod", "Secret"):
+            with suppress(FairleadError):  # its time is written on it: what is left now goes later
+                await self._pods.delete(kind, name)
+
+    def _now(self) -> float:
+        return self._clock.now().timestamp()
+
+    async def aclose(self) -> None:
+        """Wait for what is being deleted."""
+        await asyncio.gather(*self._closing, return_exceptions=True)
+
+
+def waiting_for(pod: Object) -> str:
+    """Return why a pod's container will not start, or nothing."""
+    for status in (pod.get("status") or {}).get("containerStatuses") or ():
+        waiting = (status.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason") in _WAITING:
+            return f"{waiting['reason']}: {waiting.get('message', '')}"[:500]
+    return ""
+
+
+def parse_log(text: bytes, pod: Object, limits: Limits) -> Result:
+    """Return what a pod's log and its end say of the program: pure."""
+    ready, _, rest = text.partition(READY)
+    header, newline, body = rest.partition(b"\n")
+    try:
+        size = parse_size(header + newline, limits)
+    except ValueError as error:
+        return _without_result(pod, limits) or no_result(error)
+    if ready or len(body) < size:
+        return _without_result(pod, limits) or no_result("it is not complete")
+    return parse_result(body[:size], limits)
+
+
+def _without_result(pod: Object, limits: Limits) -> Result | None:
+    status = pod.get("status") or {}
+    if status.get("reason") == "DeadlineExceeded":
+        return Result(ended=Ended.TIMEOUT, message=f"it ran for more than {limits.wall_seconds:g} s")
+    if status.get("reason") == "Evicted":
+        return Result(ended=Ended.KILLED, message=f"the node evicted it: {status.get('message', '')}"[:500])
+    for each in status.get("containerStatuses") or ():
+        if ((each.get("state") or {}).get("terminated") or {}).get("reason") == "OOMKilled":
+            return Result(ended=Ended.MEMORY, message=f"it used more than {limits.memory_bytes >> 20} MiB of memory")
+    return None
+
+
+def _metadata(shape: PodShape, name: str, until: int) -> Object:
+    annotations = {UNTIL: str(until), "fairlead.dev/sandbox-owner": own_id()}
+    return {"name": name, "namespace": shape.namespace, "labels": dict(_LABELS), "annotations": annotations}
+
+
+def build_secret(shape: PodShape, name: str, frame: bytes, until: int) -> Object:
+    """Return the Secret that carries a job into its pod."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": _metadata(shape, name, until),
+        "type": "Opaque",
+        "immutable": True,
+        "data": {"job": base64.b64encode(frame).decode()},
+    }
+
+
+def build_pod(shape: PodShape, name: str, limits: Limits, until: int) -> Object:
+    """Return the pod of a job; it satisfies Pod Security "restricted", and more."""
+    spec: Object = {
+        "restartPolicy": "Never",
+        "activeDeadlineSeconds": int(limits.wall_seconds) + _START_SECONDS,
+        "terminationGracePeriodSeconds": 0,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "hostNetwork": False,
+        "hostPID": False,
+        "hostIPC": False,
+        "dnsPolicy": "None",
+        "dnsConfig": {"nameservers": ["127.0.0.1"]},
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(shape, limits)],
+        "volumes": [
+            {"name": "job", "secret": {"secretName": name, "defaultMode": 0o440}},
+            {"name": "work", "emptyDir": {"medium": "Memory", "sizeLimit": str(limits.disk_bytes)}},
+        ],
+    }
+    if shape.runtime_class:
+        spec["runtimeClassName"] = shape.runtime_class
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": _metadata(shape, name, until), "spec": spec}
+
+
+def _container(shape: PodShape, limits: Limits) -> Object:
+    memory = str(limits.memory_bytes + limits.disk_bytes)
+    return {
+        "name": "program",
+        "image": shape.image,
+        "imagePullPolicy": "IfNotPresent",
+        "args": ["--job", "/job/job"],
+        "resources": {
+            "requests": {"cpu": "50m", "memory": "32Mi", "ephemeral-storage": "1Mi"},
+            "limits": {"cpu": "1", "memory": memory, "ephemeral-storage": "16Mi"},
+        },
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "privileged": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [
+            {"name": "job", "mountPath": "/job", "readOnly": True},
+            {"name": "work", "mountPath": runner.WORK},
+        ],
+    }
+
+
+def build_network_policy(shape: PodShape) -> Object:
+    """Return the policy that keeps the sandboxes' namespace from reaching, and being reached by, anything."""
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "sandboxes", "namespace": shape.namespace},
+        "spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [], "egress": []},
+    }
