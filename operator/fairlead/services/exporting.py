@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, Protocol
 
@@ -22,6 +23,8 @@ SETTLE_SECONDS: Final = 2.0
 _BATCH: Final = 20
 _FIRST_PAUSE: Final = 1.0
 MAX_PAUSE: Final = 60.0
+MAX_TRIES: Final = 5
+"""Of a trace that fails while others are taken: then it is given up."""
 
 
 class Sender(Protocol):
@@ -29,6 +32,15 @@ class Sender(Protocol):
 
     async def send(self, request: bytes) -> str:
         """Send one; return what was not taken of it, or raise."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """How often a trace was not taken while others were."""
+
+    tries: int
+    taken: int
+    """How many others had been taken when it failed last."""
 
 
 class Exporting:
@@ -55,6 +67,10 @@ class Exporting:
         self._service = service
         self._spread = spread or random.Random()  # noqa: S311 - no secret
         self._failures = 0
+        self._failed: dict[str, _Failed] = {}
+        """By the uid of the run."""
+        self._taken = 0
+        self._given_up = 0
 
     async def run(self) -> None:
         """Export what has finished, and then what finishes."""
@@ -71,26 +87,45 @@ class Exporting:
     async def round(self, sender: Sender) -> float:
         """Export what is there; return the seconds until it is worth looking again."""
         try:
-            waiting = await self._storage.runs_to_export(limit=_BATCH)
-            settled = self._clock.now() - timedelta(seconds=SETTLE_SECONDS)
-            ready = [run for run in waiting if run.finished_at is None or run.finished_at <= settled]
+            ready = await self._ready()
             for run in ready:
                 await self._export(sender, run)
         except RetryableError as error:
             return self._pause(error)
         self._failures = 0
-        return 0 if len(ready) == _BATCH else LOOK_SECONDS
+        return 0 if len(ready) >= _BATCH else LOOK_SECONDS
+
+    async def _ready(self) -> list[Run]:
+        """Return whose trace is complete; what has failed before comes last, so that it holds up nothing."""
+        waiting = await self._storage.runs_to_export(limit=_BATCH + len(self._failed))
+        settled = self._clock.now() - timedelta(seconds=SETTLE_SECONDS)
+        ready = [run for run in waiting if run.finished_at is None or run.finished_at <= settled]
+        self._failed = {run.uid: self._failed[run.uid] for run in waiting if run.uid in self._failed}
+        return sorted(ready, key=lambda run: run.uid in self._failed)
 
     async def _export(self, sender: Sender, run: Run) -> None:
         try:
             await self._send(sender, run)
-        except RetryableError:
-            raise
+        except RetryableError as error:
+            if not self._is_hopeless(run):
+                raise
+            self._given_up += 1
+            _log.warning("trace_given_up", **_named(run), error=str(error), given_up=self._given_up)
         except TerminalError as error:
-            _log.warning("trace_refused", uid=run.uid, namespace=run.namespace, name=run.name, error=str(error))
+            _log.warning("trace_refused", **_named(run), error=str(error))
         except Exception:  # noqa: BLE001 - a trace that cannot be built must not hold up the others
-            _log.exception("trace_lost", uid=run.uid, namespace=run.namespace, name=run.name)
+            _log.exception("trace_lost", **_named(run))
+        else:
+            self._taken += 1
+            self._failures = 0
         await self._storage.mark_exported(run.uid)
+
+    def _is_hopeless(self, run: Run) -> bool:
+        """Take note that a trace was not taken; whether it has failed too often while the collector took others."""
+        known = self._failed.get(run.uid)
+        tries = 1 if known is None else known.tries + (known.taken < self._taken)
+        self._failed[run.uid] = _Failed(tries, self._taken)
+        return tries >= MAX_TRIES
 
     async def _send(self, sender: Sender, run: Run) -> None:
         spans = exported_names(await load_trace(self._storage, run))
@@ -103,7 +138,7 @@ class Exporting:
         for request in build_requests(trace_id(run.uid), spans, resource=resource, end=end):
             left = await sender.send(request)
             if left:
-                _log.warning("trace_partly_refused", uid=run.uid, namespace=run.namespace, name=run.name, left=left)
+                _log.warning("trace_partly_refused", **_named(run), left=left)
             await asyncio.sleep(0)  # a large trace must not hold up what people wait for
 
     def _pause(self, error: RetryableError) -> float:
@@ -114,3 +149,7 @@ class Exporting:
         if self._failures == 1:
             _log.warning("traces_not_exported", error=str(error), retry_seconds=round(pause, 1))
         return pause
+
+
+def _named(run: Run) -> dict[str, str]:
+    return {"uid": run.uid, "namespace": run.namespace, "name": run.name}
