@@ -12,20 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 120.0
 POLL_SECONDS = 0.1
+POLL_SHARE = 3
+"""A look at the cluster starts a process: what is waited for gets this many times as long as a look took."""
 
 
 def wait_for(what: str, condition: Callable[[], Any], *, seconds: float = WAIT_SECONDS) -> Any:
     """Return the first true value of *condition*; fail when there is none in time."""
     deadline = time.monotonic() + seconds
     while True:
+        began = time.monotonic()
         if found := condition():
             return found
-        if time.monotonic() > deadline:
+        ended = time.monotonic()
+        if ended > deadline:
             message = f"waited {seconds:.0f} s for {what}"
             raise AssertionError(message)
-        time.sleep(POLL_SECONDS)
+        time.sleep(max(POLL_SECONDS, POLL_SHARE * (ended - began)))
 
 
 def free_port() -> int:
