@@ -9,8 +9,10 @@ DEMO_ARGS := $(if $(MODEL),--model $(MODEL))
 DOCKER_ARGS ?= --network host
 BUILD := docker build --quiet $(DOCKER_ARGS) $(if $(BASE),--build-arg BASE=$(BASE))
 VERSION := 0.1.0
+# The time that files of the agent's and the sandbox's image bear: when something that they are made from last changed.
+EPOCH = $(shell git log -1 --format=%ct -- agent_image operator/fairlead/sandbox requirements sandbox_image tools 2>/dev/null || echo 0)
 
-.PHONY: help setup demo test soak check fmt bench images generate lock clean
+.PHONY: help setup demo test soak check fmt bench image images generate lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -40,7 +42,7 @@ demo: $(VENV)/.local  ## start Fairlead on this machine and run the quickstart (
 	@$(BIN)/fairlead demo $(DEMO_ARGS)
 
 test: $(VENV)/.dev  ## run the tests; what needs a server that is not there is skipped with a reason
-	$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
 soak: $(VENV)/.dev  ## kill every process everywhere, for hours (make test takes a sample)
 	$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
@@ -60,10 +62,17 @@ fmt: $(VENV)/.dev  ## format the code and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-images:  ## build the three images (BASE=… for another Python image; tools/local_base.sh makes one offline)
+image:  ## build the agent's image, and its bill of materials below build/ (BASE=… for another Python image)
+	$(BUILD) --build-arg SOURCE_DATE_EPOCH=$(EPOCH) --file agent_image/Dockerfile --tag fairlead-agent:$(VERSION) .
+	@mkdir -p build
+	@id=$$(docker create fairlead-agent:$(VERSION)) && \
+		docker cp $$id:/usr/share/fairlead-agent/sbom.cdx.json build/fairlead-agent-$(VERSION).cdx.json >/dev/null; \
+		copied=$$?; docker rm $$id >/dev/null; exit $$copied
+
+images: image  ## build all images (tools/local_base.sh makes a base where no registry is reached)
+	$(BUILD) --build-arg SOURCE_DATE_EPOCH=$(EPOCH) --file sandbox_image/Dockerfile --tag fairlead-sandbox:$(VERSION) .
 	$(BUILD) --build-arg SERVICE=operator --tag fairlead-operator:$(VERSION) .
 	$(BUILD) --build-arg SERVICE=gateway --tag fairlead-gateway:$(VERSION) .
-	$(BUILD) --file agent_image/Dockerfile --tag fairlead-agent:$(VERSION) .
 
 generate: $(VENV)/.dev  ## write crds/ and the reference pages anew from the code
 	$(BIN)/python -m fairlead.api.crdgen crds

@@ -33,6 +33,9 @@ _PRESENT: dict[str, Callable[[], bool]] = {
     "postgres": lambda: find_postgres() is not None,
 }
 
+_SHARING = ("functional/agent", "functional/operator", "functional/system")
+"""Folders whose files use servers that stay up for the whole session."""
+
 
 def require(what: str) -> None:
     """Skip the test if *what* is missing, or fail it if ``FAIRLEAD_REQUIRE`` names it."""
@@ -49,6 +52,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             require(marker.name)
         if marker.name == "process_runtime" and item.config.getoption("--cluster") == "kubeconfig":
             pytest.skip("needs what only laptop mode has: its pod runtime, and the API server's own files and tokens")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep together what shares servers, so that one worker starts them once; elsewhere the tests of a file."""
+    here = Path(__file__).parent
+    for item in items:
+        place = item.path.relative_to(here)
+        group = place.parent if place.parent.as_posix() in _SHARING else place
+        item.add_marker(pytest.mark.xdist_group(group.as_posix()))
 
 
 def pytest_configure() -> None:
