@@ -13,7 +13,7 @@ import orjson
 
 from fairlead.api.conditions import ConditionType, EventReason, Reason
 from fairlead.core import conditions
-from fairlead.core.actions import Obj, Plan, meta, spec_of
+from fairlead.core.actions import Obj, Plan, meta, spec_of, status_of
 from fairlead.core.conditions import Condition, rfc3339
 
 _RESULT_BYTES: Final = 1024
@@ -81,10 +81,10 @@ class Record(Protocol):
     # fmt: on
 
 
-def pending(run: Obj, reason: Reason, message: str) -> Plan:
-    """Return the status of a run that waits for something to appear."""
+def pending(run: Obj, reason: Reason, message: str, *, workflow: str = "") -> Plan:
+    """Return the status of a run that waits for something to appear, or for others of its *workflow* to end."""
     found = conditions.progressing(ConditionType.SUCCEEDED, reason, cut(message), generation=meta(run)["generation"])
-    return Plan((), found, _named(run))
+    return Plan((), found, {"workflow": workflow} if workflow else _named(run))
 
 
 def rejected(run: Obj, reason: str, message: str, *, at: datetime) -> Plan:
@@ -100,7 +100,7 @@ def stopped(run: Obj, message: str, *, at: datetime) -> Plan:
 
 
 def _named(run: Obj) -> dict[str, Any]:
-    name = (spec_of(run).get("workflowRef") or {}).get("name")
+    name = (spec_of(run).get("workflowRef") or {}).get("name") or status_of(run).get("workflow")  # a rerun names none
     return {"workflow": name} if name else {}
 
 

@@ -140,17 +140,17 @@ class Intake:
                 case "Start":
                     return await self._queue(run, accepted, earlier)
                 case "Wait":
-                    await self._hold(run, concurrency["limit"])
+                    await self._hold(run, concurrency["limit"], accepted.source.name)
                 case "Forbidden":
                     await self._reject(run, Reason.CONCURRENCY_FORBIDDEN, _forbidden(accepted.source))
                 case "Replaced":
                     await self._reject(run, Reason.REPLACED, _REPLACED)
         return None
 
-    async def _hold(self, run: Obj, limit: int) -> None:
+    async def _hold(self, run: Obj, limit: int, workflow: str) -> None:
         self._waiting.pop(meta(run)["uid"], None)
         text = f"As many runs of the workflow are active as its concurrency.limit ({limit}) allows."
-        await self._applier.write_status(run, runstatus.pending(run, Reason.CONCURRENCY_LIMIT, text))
+        await self._applier.write_status(run, runstatus.pending(run, Reason.CONCURRENCY_LIMIT, text, workflow=workflow))
 
     async def _replace(self, uid: str) -> None:
         record = await self._storage.get_run(uid)

@@ -12,7 +12,7 @@ from typing import Any, Final
 from fairlead.api.conditions import ConditionType, Reason
 from fairlead.clock import Clock
 from fairlead.core import conditions
-from fairlead.core.actions import Obj, conditions_of, meta, spec_of
+from fairlead.core.actions import Obj, conditions_of, meta, spec_of, status_of
 from fairlead.core.concurrency import Active, Admission, Candidate, admit
 from fairlead.core.conditions import rfc3339
 from fairlead.core.workflow import is_finished
@@ -129,7 +129,7 @@ def _candidate(run: Obj) -> Candidate:
 
 
 def _waits_for(run: Obj, workflow: str) -> bool:
-    if (spec_of(run).get("workflowRef") or {}).get("name") != workflow or is_finished(run):
+    if status_of(run).get("workflow") != workflow or is_finished(run):
         return False
     condition = conditions.find(conditions_of(run), ConditionType.SUCCEEDED) or {}
     return condition.get("reason") == Reason.CONCURRENCY_LIMIT

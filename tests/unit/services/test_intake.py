@@ -72,6 +72,38 @@ async def test_queue_survives_a_restart_of_the_operator(world: OperatorWorld) ->
     assert [await is_queued(fresh, key) for key in (second, third)] == [True, False]
 
 
+async def test_queue_keeps_the_place_of_a_rerun_through_a_restart_of_the_operator(world: OperatorWorld) -> None:
+    await world.declare(concurrency={"limit": 1})
+    first = await world.run("first")
+    await world.finish(await world.claim(), RunState.FAILED)
+    await world.settle(first)
+    await world.run("active")
+    again = await world.add("WorkflowRun", "again", {"rerunOf": {"name": "first", "uid": first.uid}})
+    await world.settle(again)
+    assert (world.reason(again), world.object(again)["status"]["workflow"]) == ("ConcurrencyLimit", "w")
+    world.clock.advance(1)
+    (late,) = await runs(world, "late")
+    fresh = restarted(world)
+    await fresh.finish(await fresh.claim(pod="pod-2"))
+    await fresh.settle(late)  # asks first, and is not first
+    assert not await is_queued(fresh, late)
+    await fresh.settle(again)
+    assert await is_queued(fresh, again)
+
+
+async def test_rerun_that_is_stopped_while_it_waits_keeps_the_name_of_its_workflow(world: OperatorWorld) -> None:
+    await world.declare(concurrency={"limit": 1})
+    first = await world.run("first")
+    await world.finish(await world.claim(), RunState.FAILED)
+    await world.settle(first)
+    await world.run("active")
+    again = await world.add("WorkflowRun", "again", {"rerunOf": {"name": "first", "uid": first.uid}})
+    await world.settle(again)
+    await world.change(again, {"stop": True})
+    await world.settle(again)
+    assert (world.reason(again), world.object(again)["status"]["workflow"]) == ("Cancelled", "w")
+
+
 async def test_queue_forgets_those_that_are_deleted_or_stopped(world: OperatorWorld) -> None:
     await world.declare(concurrency={"limit": 1})
     first, second, third, fourth = await runs(world, "first", "second", "third", "fourth")
