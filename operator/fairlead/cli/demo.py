@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from fairlead.cli.options import HOME_DEFAULT, Target, command, home_option, program
+from fairlead.cli.options import HOME_DEFAULT, Target, command, home_option, image_option, program, runtime_option
 
 if TYPE_CHECKING:
     from fairlead.cli.session import Session
@@ -32,7 +32,9 @@ _LOCAL_PROVIDERS: Final = ("ollama", "ollama_chat")
 @click.option("--scripted", is_flag=True, help="Use the scripted model, also when Ollama answers.")
 @click.option("--messages", type=click.IntRange(1, 500), help="The most messages that are looked at.")
 @click.option("--stop", is_flag=True, help="Stop Fairlead when the run has ended.")
-def demo(home: Path, *, model: str, scripted: bool, messages: int | None, stop: bool) -> int:
+@runtime_option
+@image_option
+def demo(home: Path, *, model: str, scripted: bool, messages: int | None, stop: bool, **wish: str) -> int:
     """Start Fairlead on this machine and run the quickstart: 240 support messages become a report.
 
     Without a key and without a network a scripted model answers. Nothing leaves this machine unless you give --model.
@@ -40,7 +42,7 @@ def demo(home: Path, *, model: str, scripted: bool, messages: int | None, stop: 
     import asyncio
 
     from fairlead.cli import printing
-    from fairlead.cli.local import start_detached
+    from fairlead.cli.local import Wish, start_detached
     from fairlead.cli.session import run_session, runs
     from fairlead.clock import SystemClock
     from fairlead.localcluster.supervisor.down import stop_home
@@ -50,7 +52,7 @@ def demo(home: Path, *, model: str, scripted: bool, messages: int | None, stop: 
     place = Home(home.resolve())
     if not runs(place):
         printing.hint(f"Starting Fairlead in {place.root}")
-        start_detached(place, ports={})
+        start_detached(place, Wish(runtime=wish["runtime"], agent_image=wish["agent_image"]))
     printing.hint(said)
     local = spec is not None and str(spec["model"]).partition("/")[0] in _LOCAL_PROVIDERS
     count = messages or (_LOCAL_MESSAGES if local else None)

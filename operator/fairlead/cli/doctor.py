@@ -15,6 +15,7 @@ from fairlead.cli.options import Target, target_options
 
 if TYPE_CHECKING:
     from fairlead.cli.session import Session
+    from fairlead.localcluster.supervisor.home import Home
 
 _LEAST_FREE: Final = 1 << 30
 _PARTS: Final = {
@@ -104,9 +105,18 @@ def _machine(home: Path) -> Iterator[Finding]:
     yield (
         Finding("ok", f"Ollama has {model}") if model else Finding("note", note, "https://ollama.com, if you want one")
     )
-    engine = shutil.which("docker") or shutil.which("podman")
-    about = "pods run as local processes of this user; they could read what you can read"
-    yield Finding("note", f"{about}{'' if engine is None else f' ({engine} is not used by this version)'}")
+    yield _runtime(place)
+
+
+def _runtime(home: Home) -> Finding:
+    """Return what would run pods if Fairlead were started now."""
+    from fairlead.cli.local import Wish
+    from fairlead.localcluster.podruntime.dockerengine.choosing import choose
+    from fairlead.localcluster.supervisor.supervisor import describe
+
+    choice = choose("auto", agent_image=Wish().agent_image, gateway=home.gateway_dir)
+    said = f"pods: {describe(choice)}"
+    return Finding("ok", said) if choice.engine == "docker" else Finding("note", said)
 
 
 def _cluster(target: Target) -> Iterator[Finding]:

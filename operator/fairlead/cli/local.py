@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from fairlead.cli import exits
-from fairlead.cli.options import command, home_option, program
+from fairlead.cli.options import command, home_option, image_option, program, runtime_option
 
 if TYPE_CHECKING:
     from fairlead.localcluster.supervisor.home import Home
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How a home is to be started."""
+
+    ports: Mapping[str, int] = field(default_factory=dict)
+    runtime: str = "auto"
+    agent_image: str = "fairlead-agent:0.1.0"
 
 
 @command(
     examples="""
     fairlead up --detach
     fairlead up                                # Ctrl-C stops it
+    fairlead up --runtime process              # without containers, also where Docker is
     FAIRLEAD_HOME=/tmp/try fairlead up -d      # another one beside it, with a home of its own
     """
 )
@@ -28,14 +39,16 @@ if TYPE_CHECKING:
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the Kubernetes API; remembered.")
 @click.option("--gateway-port", type=click.IntRange(1, 65535), help="Port of the gateway; remembered.")
 @click.option("--operator-port", type=click.IntRange(1, 65535), help="Port of the operator's probes; remembered.")
-def up(home: Path, *, detach: bool, port: int | None, gateway_port: int | None, operator_port: int | None) -> int:
+@runtime_option
+@image_option
+def up(home: Path, *, detach: bool, runtime: str, agent_image: str, **given: int | None) -> int:
     """Start Fairlead on this machine: a Kubernetes API, the gateway, the operator and a pod runtime.
 
     Everything lives in one folder. Started again after a crash, it goes on where it was, on the same ports.
     """
-    given = {"apiserver": port, "gateway": gateway_port, "operator": operator_port}
-    ports = {name: number for name, number in given.items() if number is not None}
-    return bring_up(home, ports=ports, detach=detach)
+    names = {"port": "apiserver", "gateway_port": "gateway", "operator_port": "operator"}
+    ports = {names[option]: number for option, number in given.items() if number is not None}
+    return bring_up(home, Wish(ports, runtime, agent_image), detach=detach)
 
 
 @click.command()
@@ -70,11 +83,12 @@ def status(home: Path) -> int:
         port = f"  127.0.0.1:{state.ports[name]}" if name in state.ports else ""
         click.echo(f"{name:<11} {'running' if child.alive() else 'stopped'}  pid {child.pid}{port}")
     if running:
+        click.echo(f"pods        {state.engine}")
         click.echo(f"kubeconfig  {place.kubeconfig}")
     return exits.OK if running else exits.FAILED
 
 
-def bring_up(home: Path, *, ports: Mapping[str, int], detach: bool) -> int:
+def bring_up(home: Path, wish: Wish, *, detach: bool) -> int:
     """Start a home and say what to do next; in the foreground, return when it has ended."""
     place = _home(home)
     if place.locked():
@@ -82,13 +96,13 @@ def bring_up(home: Path, *, ports: Mapping[str, int], detach: bool) -> int:
         _next_steps(place, running_in_front=False)
         return exits.OK
     if detach:
-        start_detached(place, ports=ports)
+        start_detached(place, wish)
         _next_steps(place, running_in_front=False)
         return exits.OK
-    return _run_in_front(place, ports)
+    return _run_in_front(place, wish)
 
 
-def _run_in_front(home: Home, ports: Mapping[str, int]) -> int:
+def _run_in_front(home: Home, wish: Wish) -> int:
     import asyncio
 
     from fairlead.clock import SystemClock
@@ -97,12 +111,13 @@ def _run_in_front(home: Home, ports: Mapping[str, int]) -> int:
     from fairlead.settings import child_environment
 
     setup(level="WARNING", fmt="console")
-    supervisor = Supervisor(Options(home, child_environment, ports), SystemClock(), show)
+    options = Options(home, child_environment, wish.ports, wish.agent_image, wish.runtime)
+    supervisor = Supervisor(options, SystemClock(), show)
     asyncio.run(supervisor.run(lambda: _next_steps(home, running_in_front=True)))
     return exits.OK
 
 
-def start_detached(home: Home, *, ports: Mapping[str, int], report: Callable[[str, str], None] | None = None) -> None:
+def start_detached(home: Home, wish: Wish, *, report: Callable[[str, str], None] | None = None) -> None:
     """Start a home's supervisor and return when everything is ready.
 
     Raises:
@@ -118,7 +133,8 @@ def start_detached(home: Home, *, ports: Mapping[str, int], report: Callable[[st
     home.create()
     reader, writer = os.pipe()
     command = [sys.executable, "-m", "fairlead.localcluster.supervisor", "--home", str(home.root)]
-    command += [f"--port={name}={number}" for name, number in ports.items()]
+    command += [f"--port={name}={number}" for name, number in wish.ports.items()]
+    command += ["--runtime", wish.runtime, "--agent-image", wish.agent_image]
     log_file = os.open(home.logs / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     with os.fdopen(log_file, "ab") as log:
         subprocess.Popen(  # noqa: S603 - our own program

@@ -102,6 +102,24 @@ home_option = click.option(
     help="The folder that everything of laptop mode lives in.",
 )
 
+runtime_option = click.option(
+    "--runtime",
+    envvar="FAIRLEAD_RUNTIME",
+    default="auto",
+    show_default=True,
+    show_envvar=True,
+    type=click.Choice(("auto", "docker", "process")),
+    help="What runs pods; auto: Docker, where its engine and the agent image are on this machine.",
+)
+image_option = click.option(
+    "--agent-image",
+    envvar="FAIRLEAD_AGENT_IMAGE",
+    default="fairlead-agent:0.1.0",
+    show_default=True,
+    show_envvar=True,
+    help="The image of agents' containers.",
+)
+
 output_option = click.option(
     "-o", "--output", "fmt", type=click.Choice(FORMATS), default="table", show_default=True, help="How it is printed."
 )

@@ -28,6 +28,8 @@ class Laptop:
     home: Home
     settings: Mapping[str, str] = field(default_factory=dict)
     """Further settings of its processes, as environment variables."""
+    runtime: str = "process"
+    """What runs its pods, whatever else this machine has."""
 
     @property
     def kubectl(self) -> Kubectl:
@@ -42,7 +44,11 @@ class Laptop:
     def command(self, *arguments: str) -> subprocess.Popen[str]:
         """Start the command line and do not wait for it."""
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("FAIRLEAD_", "KUBECONFIG"))}
-        own = {"FAIRLEAD_HOME": str(self.home.root), "HOME": str(self.home.root.parent)}
+        own = {
+            "FAIRLEAD_HOME": str(self.home.root),
+            "HOME": str(self.home.root.parent),
+            "FAIRLEAD_RUNTIME": self.runtime,
+        }
         environment = {**inherited, **own, **self.settings}
         return subprocess.Popen(  # noqa: S603 - our own program
             [sys.executable, "-m", "fairlead.cli.main", *arguments],

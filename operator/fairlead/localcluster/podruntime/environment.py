@@ -86,6 +86,7 @@ def field_value(pod: Json, path: str) -> str:
         InvalidObject: there is no such field to refer to.
     """
     meta, spec = pod["metadata"], pod["spec"]
+    address = (pod.get("status") or {}).get("podIP", LOOPBACK)
     for name in ("labels", "annotations"):
         if path.startswith(f"metadata.{name}['"):
             return str((meta.get(name) or {}).get(path.partition("['")[2].removesuffix("']"), ""))
@@ -97,8 +98,8 @@ def field_value(pod: Json, path: str) -> str:
         "metadata.annotations": _key_values(meta.get("annotations")),
         "spec.nodeName": spec.get("nodeName", ""),
         "spec.serviceAccountName": spec.get("serviceAccountName") or "default",
-        "status.podIP": LOOPBACK,
-        "status.podIPs": LOOPBACK,
+        "status.podIP": address,
+        "status.podIPs": address,
         "status.hostIP": LOOPBACK,
         "status.hostIPs": LOOPBACK,
     }

@@ -6,6 +6,7 @@ Source: https://github.com/kubernetes/design-proposals-archive/blob/main/node/ku
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from pathlib import Path
 from typing import Final
@@ -23,12 +24,15 @@ class LogFile:
     def __init__(self, path: Path, clock: Clock, *, limit: int = 10 * 1024 * 1024) -> None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._path, self._clock, self._limit = path, clock, limit
+        self.last_stamp = _last_stamp(path)
+        """The time of its last line when it was opened; empty: it had none."""
         self._file = path.open("ab", buffering=0)
 
-    def write(self, stream: str, text: bytes, *, whole: bool) -> None:
-        """Add a line, or (not *whole*) a part of one."""
-        stamp = self._clock.now().isoformat(timespec="microseconds").removesuffix("+00:00")
-        head = f"{stamp}000Z {stream} {'F' if whole else 'P'} ".encode()
+    def write(self, stream: str, text: bytes, *, whole: bool, stamp: str = "") -> None:
+        """Add a line, or (not *whole*) a part of one; *stamp*: when it was said, if that was not now."""
+        if not stamp:
+            stamp = self._clock.now().isoformat(timespec="microseconds").removesuffix("+00:00") + "000Z"
+        head = f"{stamp} {stream} {'F' if whole else 'P'} ".encode()
         self._file.write(head + text + b"\n")
         if self._file.tell() >= self._limit:
             self._rotate()
@@ -45,6 +49,17 @@ class LogFile:
         for path in old[:-_KEPT]:
             path.unlink()
         self._file = self._path.open("ab", buffering=0)
+
+
+def _last_stamp(path: Path) -> str:
+    """Return the time of the last line of a log, which may have been rotated since."""
+    for candidate in (path, *sorted(path.parent.glob(f"{path.name}.*"), reverse=True)):
+        with contextlib.suppress(FileNotFoundError), candidate.open("rb") as file:
+            file.seek(max(0, candidate.stat().st_size - 2 * _LINE_LIMIT))
+            lines = file.read().splitlines()
+            if lines:
+                return lines[-1].partition(b" ")[0].decode("ascii", "replace")
+    return ""
 
 
 async def pump(pipe: int, log: LogFile, stream: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from fairlead.localcluster.podruntime.refusals import refused
 from fairlead.localcluster.podruntime.state import Container, Json, Waiting
 
 DEFAULT_GRACE: Final = 30
@@ -26,12 +27,16 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Ask every process to end."""
+    """Ask a container to end."""
+
+    container: str
 
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """End every process that is left."""
+    """End a container that was asked and did not."""
+
+    container: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,8 @@ class Rules:
 
     node: str
     agent_image: str
+    engine: str = "process"
+    """``process`` or ``docker``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +66,14 @@ class Plan:
     wake_at: datetime | None = None
 
 
-def plan_pod(
-    pod: Json, containers: Sequence[Container], *, now: datetime, rules: Rules, stopping_since: datetime | None
-) -> Plan:
+def plan_pod(pod: Json, containers: Sequence[Container], *, now: datetime, rules: Rules) -> Plan:
     """Return what has to happen to *pod* now.
 
     Args:
         pod: its object as the API has it.
-        containers: what is known of each container of the spec, in its order.
+        containers: what is known of each container of the spec, in its order, those that prepare the pod first.
         now: the wall clock.
         rules: what this node is.
-        stopping_since: when its processes were asked to end, if they were.
     """
     node = pod["spec"].get("nodeName", "")
     if not node:
@@ -78,11 +82,10 @@ def plan_pod(
     if node != rules.node:
         return Plan()
     if pod["metadata"].get("deletionTimestamp"):
-        return _ending(pod, containers, now=now, since=stopping_since)
+        return _ending(pod, containers, now=now)
     if finished(pod):
         return Plan()
-    refusals = refused(pod, rules)
-    if refusals:
+    if refusals := refused(pod, agent_image=rules.agent_image, engine=rules.engine):
         return Plan(waiting=refusals)
     return _running(pod, containers, now=now)
 
@@ -92,59 +95,47 @@ def finished(pod: Json) -> bool:
     return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
 
 
-def refused(pod: Json, rules: Rules) -> dict[str, Waiting]:
-    """Return why containers cannot run here at all; the pod runs as a whole or not."""
-    spec = pod["spec"]
-    names = [container["name"] for container in spec["containers"]]
-    if spec.get("initContainers"):
-        text = "laptop mode's process runtime runs no init containers"
-        return dict.fromkeys(names, Waiting("CreateContainerConfigError", text))
-    foreign = {c["name"]: c.get("image", "") for c in spec["containers"] if not same_image(c.get("image", ""), rules)}
-    if not foreign:
-        return {}
-    waits = dict.fromkeys(names, Waiting("ContainerCreating", "waits for the pod's other containers"))
-    return waits | {name: Waiting("ErrImageNeverPull", no_engine(image, rules)) for name, image in foreign.items()}
-
-
-def no_engine(image: str, rules: Rules) -> str:
-    """Return what a person can do about an image that is not the agent's."""
-    return (
-        f'Container image "{image}" needs a container engine, and laptop mode runs pods as local processes: only '
-        f'"{rules.agent_image}" can run here. Apply this pod to a cluster that has an engine; on one machine: install '
-        "Docker (https://docs.docker.com/get-docker) and kind (https://kind.sigs.k8s.io), then: kind create cluster"
-    )
-
-
-def same_image(image: str, rules: Rules) -> bool:
-    """Whether *image* is the agent image, under its short or its full name."""
-    return _normal(image) == _normal(rules.agent_image)
-
-
-def _normal(image: str) -> str:
-    for prefix in ("docker.io/", "index.docker.io/", "library/"):
-        image = image.removeprefix(prefix)
-    last = image.rpartition("/")[2]
-    return image if ":" in last or "@" in last else f"{image}:latest"
-
-
-def _ending(pod: Json, containers: Sequence[Container], *, now: datetime, since: datetime | None) -> Plan:
-    if not any(container.running for container in containers):
+def _ending(pod: Json, containers: Sequence[Container], *, now: datetime) -> Plan:
+    running = [container for container in containers if container.running]
+    if not running:
         return Plan((Remove(),))
-    grace = timedelta(seconds=pod["metadata"].get("deletionGracePeriodSeconds", DEFAULT_GRACE))
-    if since is None:
-        return Plan((Stop(),), wake_at=now + grace)
-    if now >= since + grace:
-        return Plan((Kill(),))
-    return Plan(wake_at=since + grace)
+    return _stopping(running, _grace(pod["metadata"].get("deletionGracePeriodSeconds")), now=now)
+
+
+def _grace(seconds: int | None) -> timedelta:
+    return timedelta(seconds=DEFAULT_GRACE if seconds is None else seconds)
+
+
+def _stopping(containers: Sequence[Container], grace: timedelta, *, now: datetime) -> Plan:
+    """Return what ends these containers: they are asked, and after *grace* no longer asked."""
+    actions: list[Action] = []
+    wakes: list[datetime] = []
+    for container in containers:
+        ends = (container.stopping_since or now) + grace
+        if container.stopping_since is None:
+            actions.append(Stop(container.name))
+        elif now >= ends:
+            actions.append(Kill(container.name))
+            continue
+        wakes.append(ends)
+    return Plan(tuple(actions), wake_at=min(wakes, default=None))
 
 
 def _running(pod: Json, containers: Sequence[Container], *, now: datetime) -> Plan:
-    actions: list[Action] = []
+    grace = _grace(pod["spec"].get("terminationGracePeriodSeconds"))
+    ending = _stopping(
+        [container for container in containers if container.running and container.unhealthy], grace, now=now
+    )
+    actions = list(ending.actions)
     waiting: dict[str, Waiting] = {}
-    wakes: list[datetime] = []
+    wakes = [] if ending.wake_at is None else [ending.wake_at]
     policy = pod["spec"].get("restartPolicy", "Always")
+    turn = {container.name for container in in_turn(containers)}
     for container in containers:
         if container.running or not wanted(container, policy):
+            continue
+        if container.name not in turn:
+            waiting[container.name] = Waiting("PodInitializing")
             continue
         due = _due(container)
         if due is None or due <= now:
@@ -155,11 +146,22 @@ def _running(pod: Json, containers: Sequence[Container], *, now: datetime) -> Pl
     return Plan(tuple(actions), waiting, min(wakes, default=None))
 
 
+def in_turn(containers: Sequence[Container]) -> Sequence[Container]:
+    """Return the containers whose time it is: the first that prepares the pod and has not done so, or the others."""
+    others = [container for container in containers if not container.init]
+    if any(container.running or container.ended for container in others):
+        return others
+    preparing = [container for container in containers if container.init and not container.succeeded]
+    return preparing[:1] or others
+
+
 def wanted(container: Container, policy: str) -> bool:
     """Whether a container that does not run should."""
-    if container.ended is None or policy == "Always":
+    if container.ended is None:
         return True
-    return policy == "OnFailure" and container.ended.code != 0
+    if policy == "Always" and not container.init:
+        return True
+    return policy != "Never" and container.ended.code != 0
 
 
 def _due(container: Container) -> datetime | None:

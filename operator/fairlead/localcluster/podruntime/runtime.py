@@ -11,12 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from fairlead import __version__
-from fairlead.clock import Clock
 from fairlead.errors import Conflict
-from fairlead.kube import KubeClient, Ref
+from fairlead.kube import Ref
 from fairlead.localcluster.podruntime.plan import Rules
-from fairlead.localcluster.podruntime.process import end_strays
-from fairlead.localcluster.podruntime.recorder import Recorder
 from fairlead.localcluster.podruntime.state import Json, to_time
 from fairlead.localcluster.podruntime.status import LOOPBACK
 from fairlead.localcluster.podruntime.worker import Node, PodWorker
@@ -30,9 +27,8 @@ _MAX_PODS: Final = 110
 class Runtime:
     """Runs the pods of one node until it is cancelled."""
 
-    def __init__(self, client: KubeClient, clock: Clock, *, rules: Rules, pods_dir: Path, log_dir: Path) -> None:
-        recorder = Recorder(client, clock, node=rules.node)
-        self._node = Node(client, clock, recorder, rules, pods_dir, log_dir)
+    def __init__(self, node: Node) -> None:
+        self._node = node
         self._workers: dict[str, PodWorker] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -44,7 +40,10 @@ class Runtime:
             async for kind, pod in self._node.client.watch("v1", "Pod"):
                 self._note(kind, pod)
         finally:
-            await self._shut_down()
+            try:
+                await self._shut_down()
+            finally:
+                await self._node.engine.aclose()
 
     def _note(self, kind: str, pod: Json) -> None:
         uid = pod["metadata"]["uid"]
@@ -73,7 +72,7 @@ class Runtime:
         await asyncio.gather(*(worker.shut_down(seconds=_STOP_SECONDS) for worker in workers))
 
     async def _register(self) -> None:
-        node = build_node(self._node.rules, now=to_time(self._node.clock.now()))
+        node = build_node(self._node.rules, now=to_time(self._node.clock.now()), version=self._node.engine.version)
         client, ref = self._node.client, Ref("v1", "Node", self._node.rules.node)
         with contextlib.suppress(Conflict):
             await client.create({key: value for key, value in node.items() if key != "status"})
@@ -82,11 +81,11 @@ class Runtime:
         _log.info("node_registered", kind="Node", name=self._node.rules.node)
 
     async def _forget_strangers(self) -> None:
-        """End what an earlier runtime's pods left behind; delete the folders and logs of pods that are no more."""
-        if strays := end_strays(self._node.pods_dir):
-            _log.warning("strays_ended", count=strays)
+        """End what belongs to no pod any more; delete the folders and logs of pods that are no more."""
         pods = await self._node.client.list("v1", "Pod")
         known = {pod["metadata"]["uid"] for pod in pods}
+        if strays := await self._node.engine.sweep(known):
+            _log.warning("strays_ended", count=strays)
         for folder in _folders(self._node.pods_dir):
             if folder.name not in known:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -100,7 +99,7 @@ def _folders(root: Path) -> list[Path]:
     return [path for path in root.iterdir() if path.is_dir()]
 
 
-def build_node(rules: Rules, *, now: str) -> Json:
+def build_node(rules: Rules, *, now: str, version: str) -> Json:
     """Return this machine as a node."""
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     system = platform.system().lower()
@@ -111,14 +110,14 @@ def build_node(rules: Rules, *, now: str) -> Json:
         "type": "Ready",
         "status": "True",
         "reason": "KubeletReady",
-        "message": "fairlead's process runtime runs pods as local processes",
+        "message": f"fairlead runs pods with {version}",
         "lastHeartbeatTime": now,
         "lastTransitionTime": now,
     }
     info = {
         "kubeletVersion": f"v{__version__}+fairlead",
         "kubeProxyVersion": "",
-        "containerRuntimeVersion": f"process://{__version__}",
+        "containerRuntimeVersion": version,
         "operatingSystem": system,
         "architecture": machine,
         "kernelVersion": platform.release(),

@@ -9,9 +9,11 @@ from typing import Any, Final
 Json = dict[str, Any]
 
 KILLED: Final = 137
+LOST: Final = "ContainerStatusUnknown"
 BACKOFF_FIRST: Final = timedelta(seconds=10)
 BACKOFF_LIMIT: Final = timedelta(minutes=5)
 BACKOFF_FORGET: Final = 2 * BACKOFF_LIMIT
+_IMAGE_RETRY: Final = timedelta(seconds=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class Exit:
     finished_at: datetime
     message: str = ""
     signal: int = 0
+    ident: str = ""
+    """The container that ended, as the API names it: ``docker://…``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,24 +74,87 @@ class Container:
     problem: Waiting | None = None
     """Why the latest try to start it came to nothing."""
     retry_at: datetime | None = None
+    tries: int = 0
+    """How often in a row its image could not be had."""
     backoff: Backoff = field(default_factory=Backoff)
+    init: bool = False
+    """Whether it prepares the pod: those that do run one after the other, before all others."""
+    ident: str = ""
+    image_id: str = ""
+    up: bool = False
+    """Whether it has passed its startup probe."""
+    ready: bool = False
+    """Whether it passes its readiness probe."""
+    unhealthy: str = ""
+    """Which of its probes it has failed for good; it is then ended, and started again as its pod's policy says."""
+    stopping_since: datetime | None = None
 
     @property
     def running(self) -> bool:
         """Whether it has a process."""
         return self.running_since is not None
 
-    def started(self, now: datetime) -> Container:
-        """Return the container with a process, which is a restart if it had one before."""
-        if self.ended is None:
-            return replace(self, running_since=now, problem=None, retry_at=None)
-        backoff = self.backoff.after_restart(self.ended.finished_at, now)
-        restarts = self.restarts + 1
-        return replace(self, running_since=now, problem=None, retry_at=None, restarts=restarts, backoff=backoff)
+    @property
+    def lost(self) -> bool:
+        """Whether nobody saw it end."""
+        return self.ended is not None and self.ended.reason == LOST
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it has ended, and well."""
+        return not self.running and self.ended is not None and self.ended.code == 0
+
+    def started(self, now: datetime, *, ident: str = "", image_id: str = "", probed: bool = False) -> Container:
+        """Return the container with a process, which is a restart if it had one before.
+
+        Args:
+            now: the wall clock.
+            ident: the process or container, as the API names it.
+            image_id: what it was made from.
+            probed: whether probes have to say that it is ready.
+        """
+        again = self if self.ended is None else self._again(now, self.ended)
+        return replace(
+            again,
+            running_since=now,
+            problem=None,
+            retry_at=None,
+            tries=0,
+            ident=ident,
+            image_id=image_id,
+            up=not probed,
+            ready=not probed,
+            unhealthy="",
+            stopping_since=None,
+        )
+
+    def _again(self, now: datetime, ended: Exit) -> Container:
+        return replace(self, restarts=self.restarts + 1, backoff=self.backoff.after_restart(ended.finished_at, now))
 
     def exited(self, end: Exit) -> Container:
         """Return the container without its process."""
-        return replace(self, running_since=None, ended=end)
+        return replace(
+            self,
+            running_since=None,
+            ended=replace(end, ident=self.ident),
+            up=False,
+            ready=False,
+            unhealthy="",
+            stopping_since=None,
+        )
+
+    def refused(self, problem: Waiting, *, retry_at: datetime) -> Container:
+        """Return the container after a try to start it that came to nothing."""
+        return replace(self, problem=problem, retry_at=retry_at, tries=self.tries + 1)
+
+
+def image_problem(container: Container, message: str, *, now: datetime) -> Container:
+    """Return a container whose image cannot be had: tried again soon, and after that less and less often."""
+    delay = _IMAGE_RETRY if not container.tries else min(BACKOFF_FIRST * 2 ** (container.tries - 1), BACKOFF_LIMIT)
+    reason, text = ("ImagePullBackOff", f"Back-off pulling image: {message}")
+    if not container.tries:
+        reason, text = "ErrImagePull", message
+    return container.refused(Waiting(reason, text), retry_at=now + delay)
 
 
 def exit_of(returncode: int, *, started_at: datetime, now: datetime, out_of_memory: bool = False) -> Exit:
@@ -102,16 +169,18 @@ def exit_of(returncode: int, *, started_at: datetime, now: datetime, out_of_memo
 def recover(status: Json, *, now: datetime) -> Container:
     """Return a container as its status in the API tells it, after the runtime itself was started again.
 
-    A process that is said to run is gone: it dies with the runtime that started it.
+    One that is said to run is taken for gone: what still runs is adopted instead.
     """
     name, restarts = status["name"], int(status.get("restartCount") or 0)
     state = status.get("state") or {}
     if "terminated" in state:
-        return Container(name, restarts, ended=_parse_exit(state["terminated"], now))
+        ended = _parse_exit(state["terminated"], now)
+        return Container(name, restarts, ended=ended, ident=ended.ident, image_id=status.get("imageID") or "")
     if "running" in state:
         since = parse_time(state["running"].get("startedAt")) or now
-        lost = "the process ended together with the runtime that started it"
-        return Container(name, restarts, ended=Exit(KILLED, "ContainerStatusUnknown", since, now, lost))
+        ident = status.get("containerID", "")
+        lost = "it ended together with the runtime that started it"
+        return Container(name, restarts, ended=Exit(KILLED, LOST, since, now, lost, ident=ident))
     last = (status.get("lastState") or {}).get("terminated")
     return Container(name, restarts, ended=_parse_exit(last, now) if last else None)
 
@@ -120,7 +189,8 @@ def _parse_exit(terminated: Json, now: datetime) -> Exit:
     finished = parse_time(terminated.get("finishedAt")) or now
     started = parse_time(terminated.get("startedAt")) or finished
     code, reason = int(terminated.get("exitCode") or 0), terminated.get("reason") or "Error"
-    return Exit(code, reason, started, finished, terminated.get("message") or "", int(terminated.get("signal") or 0))
+    signal, ident = int(terminated.get("signal") or 0), terminated.get("containerID") or ""
+    return Exit(code, reason, started, finished, terminated.get("message") or "", signal, ident)
 
 
 def to_time(moment: datetime) -> str:

@@ -6,7 +6,7 @@ import base64
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -23,6 +23,17 @@ _TOKEN_SHARE: Final = 0.8
 """A token is replaced when this part of its life is over."""
 _TOKEN_SECONDS: Final = 3600
 _PRIVATE: Final = 0o700
+_EXECUTABLE: Final = 0o111
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may read a pod's files. The folder around them is this user's own, whatever is said here."""
+
+    folders: int = _PRIVATE
+    files: int = 0o600
+    group: int = -1
+    """The group that they are given to; -1: this user's own."""
 
 
 @dataclass(slots=True)
@@ -38,6 +49,7 @@ class Volumes:
     client: KubeClient
     clock: Clock
     folder: Path
+    access: Access = field(default_factory=Access)
     _tokens: dict[tuple[str, int], _Token] = field(default_factory=dict)
     _objects: dict[tuple[str, str], Mapping[str, bytes] | None] = field(default_factory=dict)
 
@@ -64,7 +76,7 @@ class Volumes:
             folder = self.folder / "volumes" / volume["name"]
             folder.mkdir(parents=True, exist_ok=True, mode=_PRIVATE)
             if "emptyDir" not in volume:
-                _replace_files(folder, await self._files(pod, volume))
+                _replace_files(folder, await self._files(pod, volume), _executable(self.access, volume))
         due += [token.renew_at for token in self._tokens.values()]
         return min(due, default=None)
 
@@ -89,6 +101,20 @@ class Volumes:
                 target.symlink_to(source)
         return root
 
+    def source(self, mount: Json) -> Path:
+        """Return what a container mounts, for an engine that mounts it.
+
+        Raises:
+            InvalidObject: there is no such volume, or nothing at its ``subPath``.
+        """
+        volume = self.folder / "volumes" / mount["name"]
+        source = below(volume, mount.get("subPath") or "")
+        if not volume.is_dir():
+            raise _failed(f'volumeMount "{mount["name"]}" names no volume of the pod')
+        if not source.exists():
+            raise _failed(f'volume "{mount["name"]}" has no "{mount.get("subPath")}"')
+        return source
+
     def remove(self) -> None:
         """Delete everything below the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -106,7 +132,7 @@ class Volumes:
             return downward_files(pod, volume["downwardAPI"])
         if "projected" not in volume:
             kind = ", ".join(sorted(set(volume) - {"name"})) or "nothing"
-            raise _failed(f'volume "{volume["name"]}": the process runtime cannot mount {kind}')
+            raise _failed(f'volume "{volume["name"]}": laptop mode cannot mount {kind}')
         files: dict[str, bytes] = {}
         for index, source in enumerate(volume["projected"].get("sources") or ()):
             files |= await self._projected(pod, source, key=(volume["name"], index))
@@ -122,7 +148,7 @@ class Volumes:
             return self._from_object("Secret", source["secret"], name=source["secret"].get("name", ""))
         if "downwardAPI" in source:
             return downward_files(pod, source["downwardAPI"])
-        raise _failed(f"the process runtime cannot project {', '.join(source)}")
+        raise _failed(f"laptop mode cannot project {', '.join(source)}")
 
     def _from_object(self, kind: str, source: Json, *, name: str) -> dict[str, bytes]:
         data = self.lookup(kind, name)
@@ -167,13 +193,14 @@ class Volumes:
 def references(spec: Json) -> set[tuple[str, str]]:
     """Return kind and name of every ConfigMap and Secret that a pod's spec reads."""
     found: set[tuple[str, str]] = set()
-    for container in spec.get("containers") or ():
+    for container in [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]:
         sources = [entry.get("valueFrom") or {} for entry in container.get("env") or ()]
         for source in [*sources, *(container.get("envFrom") or ())]:
             found |= {
                 ("ConfigMap", source[key]["name"]) for key in ("configMapKeyRef", "configMapRef") if key in source
             }
             found |= {("Secret", source[key]["name"]) for key in ("secretKeyRef", "secretRef") if key in source}
+    found |= {("Secret", each["name"]) for each in spec.get("imagePullSecrets") or ()}
     for volume in spec.get("volumes") or ():
         for source in [volume, *((volume.get("projected") or {}).get("sources") or ())]:
             if "configMap" in source:
@@ -214,19 +241,36 @@ def below(root: Path, path: str) -> Path:
     return root.joinpath(*parts)
 
 
-def _replace_files(folder: Path, files: Mapping[str, bytes]) -> None:
+def _executable(access: Access, volume: Json) -> Access:
+    """Return the access to a volume's files, which are programs if its ``defaultMode`` says so."""
+    source: Json = next((volume[kind] for kind in ("configMap", "secret", "projected") if kind in volume), {})
+    may_run = (source.get("defaultMode") or 0) & _EXECUTABLE & (access.folders & _EXECUTABLE)
+    return replace(access, files=access.files | may_run)
+
+
+def _replace_files(folder: Path, files: Mapping[str, bytes], access: Access) -> None:
     """Make the folder hold these files, each replaced as a whole so that no reader sees half of one."""
+    _open_to(folder, access)
     wanted = {below(folder, name): data for name, data in files.items()}
     for path, data in wanted.items():
         if path.is_file() and path.read_bytes() == data:
             continue
-        path.parent.mkdir(parents=True, exist_ok=True, mode=_PRIVATE)
+        for parent in [each for each in path.parents if folder in each.parents][::-1]:
+            parent.mkdir(exist_ok=True, mode=_PRIVATE)
+            _open_to(parent, access)
         temporary = path.with_name(f".{path.name}.new")
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(data)
+            os.fchown(file.fileno(), -1, access.group)
+            os.fchmod(file.fileno(), access.files)
         temporary.replace(path)
     for path in [found for found in folder.rglob("*") if found.is_file() and found not in wanted]:
         path.unlink()
+
+
+def _open_to(folder: Path, access: Access) -> None:
+    os.chown(folder, -1, access.group)
+    folder.chmod(access.folders)
 
 
 def _failed(message: str) -> InvalidObject:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -15,13 +14,7 @@ from typing import Final, assert_never
 from fairlead.clock import Clock
 from fairlead.errors import FairleadError, InvalidObject, RetryableError
 from fairlead.kube import KubeClient, Ref
-from fairlead.localcluster.podruntime.environment import (
-    MOUNT_POINT,
-    build_command,
-    build_environment,
-    build_limits,
-    memory_limit,
-)
+from fairlead.localcluster.podruntime.engine import Adopted, Engine, Launch, Running
 from fairlead.localcluster.podruntime.logs import LogFile, pod_log_folder
 from fairlead.localcluster.podruntime.plan import (
     Action,
@@ -35,23 +28,32 @@ from fairlead.localcluster.podruntime.plan import (
     finished,
     plan_pod,
 )
-from fairlead.localcluster.podruntime.process import Launch, Process
+from fairlead.localcluster.podruntime.probes import KINDS, READINESS, STARTUP, Prober, Verdict
 from fairlead.localcluster.podruntime.recorder import Recorder
-from fairlead.localcluster.podruntime.state import Container, Json, Waiting, exit_of, recover
+from fairlead.localcluster.podruntime.state import (
+    KILLED,
+    LOST,
+    Container,
+    Exit,
+    Json,
+    Waiting,
+    exit_of,
+    image_problem,
+    recover,
+)
 from fairlead.localcluster.podruntime.status import build_status
-from fairlead.localcluster.podruntime.volumes import Volumes, below
+from fairlead.localcluster.podruntime.volumes import Volumes
 from fairlead.logs import get_logger
 
 _log = get_logger(__name__)
 _PROBLEM_RETRY: Final = timedelta(seconds=10)
+_SOON: Final = timedelta(seconds=2)
 _ERROR_RETRY_SECONDS: Final = 5.0
-IMAGE_COMMAND: Final = [sys.executable, "-m", "fairlead_agent"]
 _WAIT_EVENTS: Final = {
     "ErrImageNeverPull": "Failed",
     "CreateContainerConfigError": "Failed",
     "CrashLoopBackOff": "BackOff",
 }
-_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class Node:
     clock: Clock
     recorder: Recorder
     rules: Rules
+    engine: Engine
     pods_dir: Path
     log_dir: Path
 
@@ -72,11 +75,10 @@ class PodWorker:
     def __init__(self, node: Node, pod: Json) -> None:
         self._node, self._pod = node, pod
         self.uid: str = pod["metadata"]["uid"]
-        self._volumes = Volumes(node.client, node.clock, node.pods_dir / self.uid)
+        self._volumes = Volumes(node.client, node.clock, node.pods_dir / self.uid, node.engine.access(pod))
         self._containers = _recovered(pod, now=node.clock.now())
-        self._processes: dict[str, Process] = {}
+        self._running: dict[str, Running] = {}
         self._exits: set[asyncio.Task[None]] = set()
-        self._stopping_since: datetime | None = None
         self._refresh_at: datetime | None = None
         self._reported: Json | None = None
         self._noted: set[tuple[str, str, int]] = set()
@@ -95,10 +97,14 @@ class PodWorker:
 
     async def run(self) -> None:
         """Work until the pod is gone."""
+        adopted = False
         while not self._gone:
             self._wake.clear()
             pause = _ERROR_RETRY_SECONDS
             try:
+                if not adopted:
+                    await self._adopt()
+                    adopted = True
                 pause = await self._pass()
             except RetryableError as error:
                 _log.info("pod_pass_failed", **self._keys(), error=str(error))
@@ -109,14 +115,28 @@ class PodWorker:
 
     async def shut_down(self, *, seconds: float) -> None:
         """End the pod's processes because the runtime ends; the object stays and goes on when it is back."""
-        for process in self._processes.values():
-            process.stop()
+        for running in list(self._running.values()):
+            await running.stop()
         if self._exits:
             await asyncio.wait(self._exits, timeout=seconds)
-        for process in self._processes.values():
-            process.kill()
+        for running in list(self._running.values()):
+            await running.kill()
         if self._exits:
             await asyncio.wait(self._exits)
+
+    async def _adopt(self) -> None:
+        """Take over what an earlier runtime started for this pod: it ran on while nobody looked."""
+        if self._pod["spec"].get("nodeName") != self._node.rules.node:
+            return
+        over = [each.ended.ident for each in self._containers.values() if each.ended is not None and not each.lost]
+        found = await self._node.engine.adopt(self._pod, self._open_log, over=over)
+        for name, adopted in found.items():
+            self._containers[name] = _adopted(self._containers[name], adopted, probed=_probed(self._spec(name)))
+            self._attend(name, adopted.running)
+            _log.info("container_adopted", **self._keys(), container=name, **adopted.running.facts)
+        if found:
+            await self._volumes.load(self._pod)
+            self._refresh_at = await self._volumes.write(self._pod)
 
     async def _pass(self) -> float:
         """Observe, plan, apply, report; return the seconds until the next look."""
@@ -131,14 +151,14 @@ class PodWorker:
         await self._report(plan.waiting or {})
         await self._note_waits(plan)
         await self._refresh_volumes()
-        refresh_at = self._refresh_at if self._processes else None
+        refresh_at = self._refresh_at if self._running else None
         wakes = [moment for moment in (plan.wake_at, refresh_at) if moment is not None]
         now = self._node.clock.now()
         return max(0.0, min(((moment - now).total_seconds() for moment in wakes), default=3600.0))
 
     def _plan(self, now: datetime) -> Plan:
         containers = list(self._containers.values())
-        return plan_pod(self._pod, containers, now=now, rules=self._node.rules, stopping_since=self._stopping_since)
+        return plan_pod(self._pod, containers, now=now, rules=self._node.rules)
 
     async def _apply(self, action: Action) -> None:
         match action:
@@ -146,11 +166,11 @@ class PodWorker:
                 await self._bind()
             case Start(name):
                 await self._start(name)
-            case Stop():
-                await self._stop()
-            case Kill():
-                for process in list(self._processes.values()):
-                    process.kill()
+            case Stop(name):
+                await self._stop(name)
+            case Kill(name):
+                if name in self._running:
+                    await self._running[name].kill()
             case Remove():
                 await self._remove()
             case _:
@@ -169,62 +189,105 @@ class PodWorker:
         await self._node.recorder.record(self._pod, "Scheduled", message=text, component="fairlead-scheduler")
 
     async def _start(self, name: str) -> None:
-        spec = next(container for container in self._pod["spec"]["containers"] if container["name"] == name)
+        spec = self._spec(name)
         container = self._containers[name]
         log: LogFile | None = None
         try:
             await self._volumes.load(self._pod)
             self._refresh_at = await self._volumes.write(self._pod)
-            launch = self._launch(spec)
-            restarts = container.restarts + (1 if container.ended else 0)
-            log = LogFile(self._log_folder() / name / f"{restarts}.log", self._node.clock)
-            process = await Process.start(launch, log)
-        except (InvalidObject, OSError) as error:
+            attempt = container.restarts + (1 if container.ended else 0)
+            log = self._open_log(name, attempt)
+            running = await self._node.engine.start(Launch(self._pod, spec, attempt, self._volumes, log))
+        except (FairleadError, OSError) as error:
             if log is not None:
                 log.close()
             await self._could_not_start(container, error)
             return
-        started = self._containers[name] = container.started(self._node.clock.now())
-        self._processes[name] = process
-        task = asyncio.create_task(self._await_exit(started, process, memory=memory_limit(spec)))
-        self._exits.add(task)
-        task.add_done_callback(self._exits.discard)
-        _log.info("container_started", **self._keys(), container=name, pid=process.pid, restarts=started.restarts)
+        started = self._containers[name] = container.started(
+            self._node.clock.now(), ident=running.ident, image_id=running.image_id, probed=_probed(spec)
+        )
+        self._attend(name, running)
+        _log.info("container_started", **self._keys(), container=name, restarts=started.restarts, **running.facts)
         await self._node.recorder.record(self._pod, "Started", message=f"Started container {name}")
 
-    async def _could_not_start(self, container: Container, error: InvalidObject | OSError) -> None:
-        reason = error.reason if isinstance(error, InvalidObject) else "RunContainerError"
-        waiting = Waiting("ContainerCreating" if reason == "FailedMount" else reason, str(error))
-        retry_at = self._node.clock.now() + _PROBLEM_RETRY
-        self._containers[container.name] = replace(container, problem=waiting, retry_at=retry_at)
+    def _attend(self, name: str, running: Running) -> None:
+        """Follow a container that runs until it has ended."""
+        self._running[name] = running
+        task = asyncio.create_task(self._await_exit(name, running))
+        self._exits.add(task)
+        task.add_done_callback(self._exits.discard)
+
+    async def _could_not_start(self, container: Container, error: FairleadError | OSError) -> None:
+        now = self._node.clock.now()
+        reason = error.reason if isinstance(error, FairleadError) else "RunContainerError"
+        if reason == "ContainerCreating":
+            self._containers[container.name] = container.refused(Waiting(reason, str(error)), retry_at=now + _SOON)
+            return
+        if reason == "ErrImagePull":
+            self._containers[container.name] = image_problem(container, str(error), now=now)
+        else:
+            waiting = Waiting("ContainerCreating" if reason == "FailedMount" else reason, str(error))
+            self._containers[container.name] = container.refused(waiting, retry_at=now + _PROBLEM_RETRY)
         event = reason if reason == "FailedMount" else "Failed"
         text = f"Error: {error}" if event == "Failed" else f"MountVolume.SetUp failed: {error}"
         await self._node.recorder.record(self._pod, event, message=text, warning=True)
 
-    def _launch(self, spec: Json) -> Launch:
-        root = self._volumes.mount(spec)
-        variables = build_environment(self._pod, spec, self._volumes.lookup)
-        environment = _minimum(root) | variables | {MOUNT_POINT: str(root)}
-        folder = below(root, spec.get("workingDir") or "")
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        command = build_command(spec, image_command=IMAGE_COMMAND, variables=environment)
-        return Launch(command, environment, folder, build_limits(spec))
+    def _spec(self, name: str) -> Json:
+        spec = self._pod["spec"]
+        every: list[Json] = [*(spec.get("initContainers") or ()), *spec["containers"]]
+        return next(container for container in every if container["name"] == name)
 
-    async def _await_exit(self, started: Container, process: Process, *, memory: int) -> None:
-        code = await process.wait(memory=memory)
-        name, now = started.name, self._node.clock.now()
-        since = started.running_since or now
-        end = exit_of(code, started_at=since, now=now, out_of_memory=process.out_of_memory)
+    def _open_log(self, name: str, attempt: int) -> LogFile:
+        return LogFile(self._log_folder() / name / f"{attempt}.log", self._node.clock)
+
+    async def _await_exit(self, name: str, running: Running) -> None:
+        prober = Prober(self._spec(name), running, self._node.clock, tell=lambda verdict: self._heed(name, verdict))
+        probing = asyncio.create_task(prober.run())
+        try:
+            ended = await running.wait()
+        finally:
+            probing.cancel()
+            await asyncio.gather(probing, return_exceptions=True)
+        now = ended.at or self._node.clock.now()
+        since = self._containers[name].running_since or now
+        end = (
+            Exit(KILLED, LOST, since, now, ended.lost)
+            if ended.lost
+            else exit_of(ended.code, started_at=since, now=now, out_of_memory=ended.out_of_memory)
+        )
         self._containers[name] = self._containers[name].exited(end)
-        self._processes.pop(name, None)
+        self._running.pop(name, None)
         _log.info("container_ended", **self._keys(), container=name, code=end.code, reason=end.reason)
         self._wake.set()
 
-    async def _stop(self) -> None:
-        self._stopping_since = self._node.clock.now()
-        for name, process in list(self._processes.items()):
-            process.stop()
-            await self._node.recorder.record(self._pod, "Killing", message=f"Stopping container {name}")
+    def _heed(self, name: str, verdict: Verdict) -> None:
+        """Take note of what a probe has found."""
+        probe, before = verdict.probe, self._containers[name]
+        after = before
+        if verdict.holds is not None and probe.kind == READINESS:
+            after = replace(before, ready=verdict.holds)
+        elif verdict.holds and probe.kind == STARTUP:
+            after = replace(before, up=True, ready=READINESS not in self._spec(name))
+        elif verdict.holds is False and not before.unhealthy:
+            after = replace(before, unhealthy=f"failed {probe.title.lower()} probe")
+        if verdict.message:
+            text = f"{probe.title} probe failed: {verdict.message}"
+            noting = asyncio.create_task(self._node.recorder.record(self._pod, "Unhealthy", message=text, warning=True))
+            self._exits.add(noting)
+            noting.add_done_callback(self._exits.discard)
+        if after != before:
+            self._containers[name] = after
+            self._wake.set()
+
+    async def _stop(self, name: str) -> None:
+        container = self._containers[name]
+        self._containers[name] = replace(container, stopping_since=self._node.clock.now())
+        text = f"Stopping container {name}"
+        if container.unhealthy:
+            text = f"Container {name} {container.unhealthy}, will be restarted"
+        if name in self._running:
+            await self._running[name].stop()
+        await self._node.recorder.record(self._pod, "Killing", message=text)
 
     async def _remove(self) -> None:
         await self._report({})
@@ -236,7 +299,9 @@ class PodWorker:
     async def _report(self, waiting: Mapping[str, Waiting]) -> None:
         if finished(self._pod):
             return
-        status = build_status(self._pod, list(self._containers.values()), waiting=waiting, now=self._node.clock.now())
+        address = await self._node.engine.address(self._pod)
+        containers, now = list(self._containers.values()), self._node.clock.now()
+        status = build_status(self._pod, containers, waiting=waiting, now=now, address=address)
         before = self._reported if self._reported is not None else self._pod.get("status")
         if status == {key: (before or {}).get(key) for key in status}:
             self._reported = status
@@ -266,7 +331,7 @@ class PodWorker:
             await self._node.recorder.record(self._pod, reason, message=text, warning=True)
 
     async def _refresh_volumes(self) -> None:
-        if self._refresh_at is None or self._node.clock.now() < self._refresh_at or not self._processes:
+        if self._refresh_at is None or self._node.clock.now() < self._refresh_at or not self._running:
             return
         try:
             await self._volumes.load(self._pod)
@@ -277,6 +342,8 @@ class PodWorker:
 
     async def _clean(self) -> None:
         await self.shut_down(seconds=0)
+        with contextlib.suppress(RetryableError):  # what is left is swept when the runtime starts
+            await self._node.engine.remove(self._pod)
         self._volumes.remove()
         shutil.rmtree(self._log_folder(), ignore_errors=True)
 
@@ -290,14 +357,28 @@ class PodWorker:
 
 
 def _recovered(pod: Json, *, now: datetime) -> dict[str, Container]:
-    statuses = {status["name"]: status for status in (pod.get("status") or {}).get("containerStatuses") or ()}
-    names = [container["name"] for container in pod["spec"]["containers"]]
-    return {name: recover(statuses[name], now=now) if name in statuses else Container(name) for name in names}
+    spec, status = pod["spec"], pod.get("status") or {}
+    known = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    statuses = {each["name"]: each for each in known}
+    first = [container["name"] for container in spec.get("initContainers") or ()]
+    names = [*first, *(container["name"] for container in spec["containers"])]
+    found = {name: recover(statuses[name], now=now) if name in statuses else Container(name) for name in names}
+    return {name: replace(container, init=name in first) for name, container in found.items()}
 
 
-def _minimum(root: Path) -> dict[str, str]:
-    """Return what every process needs; the rest of its environment comes from the pod's spec alone."""
-    return {"PATH": _PATH, "HOME": str(root), "LANG": "C.UTF-8"}
+def _adopted(container: Container, adopted: Adopted, *, probed: bool) -> Container:
+    """Return a container with the start that an earlier runtime gave it; what it had ended with before is kept."""
+    running = adopted.running
+    before = None if container.lost else container.ended
+    fresh = replace(container, ended=None).started(
+        adopted.started_at, ident=running.ident, image_id=running.image_id, probed=probed
+    )
+    return replace(fresh, ended=before, restarts=adopted.attempt)
+
+
+def _probed(spec: Json) -> bool:
+    """Whether probes have to say that a container is ready."""
+    return any(kind in spec for kind in KINDS if kind != "livenessProbe")
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -12,6 +12,7 @@ import orjson
 
 from fairlead.clock import SystemClock
 from fairlead.errors import FairleadError
+from fairlead.localcluster.podruntime.dockerengine.choosing import RUNTIMES
 from fairlead.localcluster.supervisor.home import Home
 from fairlead.localcluster.supervisor.supervisor import Options, Supervisor
 from fairlead.logs import setup
@@ -24,6 +25,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--port", action="append", default=[], metavar="NAME=N", help="use this port")
     parser.add_argument("--agent-image", default="fairlead-agent:0.1.0")
+    parser.add_argument("--runtime", choices=RUNTIMES, default="auto", help="what runs pods")
     parser.add_argument("--report-fd", type=int, help="where progress is written, as JSON lines, until it is ready")
     return parser.parse_args(arguments)
 
@@ -56,7 +58,7 @@ def main() -> int:
     setup(level="INFO", fmt="json")
     reports = Reports(given.report_fd)
     ports = {name: int(port) for name, _, port in (entry.partition("=") for entry in given.port)}
-    options = Options(Home(given.home.resolve()), child_environment, ports, given.agent_image)
+    options = Options(Home(given.home.resolve()), child_environment, ports, given.agent_image, given.runtime)
 
     def ready() -> None:
         reports("ready", "")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from typing import Final
 
 from fairlead.clock import Clock
 from fairlead.errors import TerminalError
+from fairlead.localcluster.podruntime.dockerengine.leftovers import remove_leftovers
 from fairlead.localcluster.supervisor.home import Home, State
 
 _ASK_SECONDS: Final = 45.0
@@ -20,6 +22,14 @@ async def stop_home(home: Home, clock: Clock) -> bool:
         TerminalError: a process cannot be ended.
     """
     state = State.read(home)
+    try:
+        return await _end(state, clock)
+    finally:
+        if state.engine == "docker":  # what a supervisor that was killed could not remove
+            await asyncio.to_thread(remove_leftovers, home.id)
+
+
+async def _end(state: State, clock: Clock) -> bool:
     processes = [one for one in (state.supervisor, *state.children.values()) if one is not None and one.alive()]
     if not processes:
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -34,6 +35,16 @@ class Home:
     """The paths below the folder."""
 
     root: Path
+
+    @property
+    def id(self) -> str:
+        """What marks everything of this home elsewhere: in a container engine."""
+        return hashlib.sha256(str(self.root.resolve()).encode()).hexdigest()[:12]
+
+    @property
+    def gateway_dir(self) -> Path:
+        """The folder of the gateway's socket. Containers have it, so that nothing else may be in it."""
+        return self.root / "run" / "gateway"
 
     @property
     def kubeconfig(self) -> Path:
@@ -72,7 +83,7 @@ class Home:
 
     @property
     def pods(self) -> Path:
-        """The working folders of pods that are processes."""
+        """The working folders of pods: their files, and tokens."""
         return self.root / "pods"
 
     def credentials(self, process: str) -> Path:
@@ -89,6 +100,8 @@ class Home:
             for folder in (self.root, self.logs, self.root / "credentials", self.pods, self.apiserver):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.root.chmod(0o700)
+            self.gateway_dir.mkdir(parents=True, exist_ok=True)
+            self.gateway_dir.chmod(0o755)  # for the users of containers; nobody else gets through the folder above
             free = shutil.disk_usage(self.root).free
         except OSError as error:
             raise TerminalError(f"cannot write to {self.root}: {error.strerror}; use another FAIRLEAD_HOME") from error
@@ -147,6 +160,8 @@ class State:
     supervisor: Identity | None = None
     children: Mapping[str, Identity] = field(default_factory=dict)
     ready: bool = False
+    engine: str = ""
+    """What runs pods, or ran them last: ``docker`` or ``process``."""
     version: str = __version__
     format: int = FORMAT
 
@@ -175,6 +190,7 @@ class State:
             supervisor=_identity(document.get("supervisor")),
             children={name: Identity(**child) for name, child in (document.get("children") or {}).items()},
             ready=bool(document.get("ready")),
+            engine=str(document.get("engine") or ""),
         )
 
     def write(self, home: Home) -> None:

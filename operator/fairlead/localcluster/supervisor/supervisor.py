@@ -23,6 +23,9 @@ from fairlead.core import names
 from fairlead.errors import FairleadError
 from fairlead.kube import KubeClient, Ref
 from fairlead.localcluster.apiserver import pki
+from fairlead.localcluster.podruntime.dockerengine.choosing import Choice, choose
+from fairlead.localcluster.podruntime.dockerengine.labels import GATEWAY_SOCKET
+from fairlead.localcluster.podruntime.dockerengine.leftovers import remove_leftovers
 from fairlead.localcluster.supervisor import bootstrap
 from fairlead.localcluster.supervisor.children import Child, ChildSpec, trim_log
 from fairlead.localcluster.supervisor.home import Home, State, write_file
@@ -33,7 +36,7 @@ from fairlead.logs import get_logger
 _log = get_logger(__name__)
 _START_SECONDS: Final = 90.0
 _SILENT_SECONDS: Final = 2.0
-_STOP_SECONDS: Final = {"podruntime": 12.0, "operator": 8.0, "gateway": 8.0, "apiserver": 8.0}
+_STOP_SECONDS: Final = {"podruntime": 20.0, "operator": 8.0, "gateway": 8.0, "apiserver": 8.0}
 _TIDY_SECONDS: Final = 60.0
 _LOOPBACK: Final = "127.0.0.1"
 NODE: Final = "local"
@@ -52,6 +55,8 @@ class Options:
     """Returns this process's environment with changes."""
     ports: Mapping[str, int] = field(default_factory=dict)
     agent_image: str = "fairlead-agent:0.1.0"
+    runtime: str = "auto"
+    """What runs pods: ``docker``, ``process``, or ``auto``: Docker if it can be had."""
 
 
 class Supervisor:
@@ -65,6 +70,7 @@ class Supervisor:
         self._client: KubeClient | None = None
         self._renewals: dict[str, datetime] = {}
         self._base: dict[str, Any] = {}
+        self._choice = Choice("process", "")
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Start everything, call *ready*, and keep it until SIGTERM or SIGINT; everything ends with this function.
@@ -97,7 +103,8 @@ class Supervisor:
         state = State.read(self._home)
         self._home.check_databases()
         ports = choose_ports(state.ports, self._options.ports)
-        self._state = State(ports=ports, supervisor=Identity.of(os.getpid()))
+        self._choice = choice = await self._choose(before=state.engine)
+        self._state = State(ports=ports, supervisor=Identity.of(os.getpid()), engine=choice.engine)
         self._state.write(self._home)
         identity = await asyncio.to_thread(pki.ensure, self._home.apiserver)
         async with self._step("Kubernetes API", f"https://{_LOOPBACK}:{ports['apiserver']}"):
@@ -112,6 +119,14 @@ class Supervisor:
         self._note_children()
         for child in self._children.values():
             child.keep()
+
+    async def _choose(self, *, before: str) -> Choice:
+        """Return what runs pods from now on; containers are removed where it is no longer Docker."""
+        wish, image = self._options.runtime, self._options.agent_image
+        choice = await asyncio.to_thread(choose, wish, agent_image=image, gateway=self._home.gateway_dir)
+        if before == "docker" and choice.engine != before:
+            await asyncio.to_thread(remove_leftovers, self._home.id)
+        return choice
 
     async def _start_apiserver(self, identity: pki.Pki) -> None:
         home, port = self._home, self._state.ports["apiserver"]
@@ -145,9 +160,7 @@ class Supervisor:
         async with self._step("operator", ""):
             probe = f"http://{_LOOPBACK}:{ports['operator']}/readyz"
             await operator.until(lambda: _answers(probe), seconds=_START_SECONDS)
-        async with self._step(
-            "pod runtime", "process: pods are local processes of this user, no container engine is used"
-        ):
+        async with self._step("pod runtime", describe(self._choice)):
             await runtime.until(self._node_ready, seconds=_START_SECONDS)
 
     async def _launch(
@@ -173,7 +186,13 @@ class Supervisor:
             "FAIRLEAD_PORT": str(self._state.ports["gateway"]),
             "FAIRLEAD_HOSTS": orjson.dumps([_LOOPBACK, "localhost"]).decode(),
             "FAIRLEAD_ALLOW_LOOPBACK_MODELS": "true",
+            "FAIRLEAD_ALLOW_LOOPBACK_AGENTS": "true",
+            **self._gateway_socket(),
         }
+
+    def _gateway_socket(self) -> dict[str, str]:
+        docker = self._choice.engine == "docker"
+        return {"FAIRLEAD_SOCKET": str(self._home.gateway_dir / GATEWAY_SOCKET)} if docker else {}
 
     def _operator_settings(self) -> dict[str, str]:
         return {
@@ -189,6 +208,7 @@ class Supervisor:
         home = self._home
         options = ["--kubeconfig", str(home.credentials("podruntime")), "--node-name", NODE]
         options += ["--pods-dir", str(home.pods), "--log-dir", str(home.logs / "pods")]
+        options += ["--engine", self._choice.engine, "--home-id", home.id, "--gateway-dir", str(home.gateway_dir)]
         return _module("fairlead.localcluster.podruntime", *options, "--agent-image", self._options.agent_image)
 
     async def _gateway_ready(self) -> bool:
@@ -239,6 +259,8 @@ class Supervisor:
         for name in reversed(list(self._children)):
             self._report("wait", f"stopping {self._children[name].spec.title}")
             await self._children[name].stop(seconds=_STOP_SECONDS[name])
+            if name == "podruntime" and self._choice.engine == "docker":  # if it did not get to the end of it
+                await asyncio.to_thread(remove_leftovers, self._home.id)
         if self._client is not None:
             await self._client.aclose()
         if self._state.supervisor is not None:
@@ -264,6 +286,13 @@ class Supervisor:
     async def _impatient(self, what: str) -> None:
         await self._clock.sleep(_SILENT_SECONDS)
         self._report("wait", f"waiting for: {what}")
+
+
+def describe(choice: Choice) -> str:
+    """Return what a person is told of what runs pods."""
+    if choice.engine == "docker":
+        return f"docker: {choice.why}; agents run in containers that reach nothing but the gateway"
+    return f"process: pods are local processes of this user and could read what you can read ({choice.why})"
 
 
 def _module(name: str, *arguments: str) -> list[str]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -42,14 +43,41 @@ def test_build_status_keeps_transition_times_while_nothing_changes(make_pod: Any
 
 
 def test_build_status_shows_the_end_before_as_last_state(make_pod: Any, now: datetime) -> None:
-    crashed = Container("agent").started(now).exited(Exit(3, "Error", now, now))
+    crashed = Container("agent").started(now, ident="docker://a").exited(Exit(3, "Error", now, now))
     waiting = {"agent": Waiting("CrashLoopBackOff", "back-off 10s")}
     shown = build_status(make_pod(), [crashed], waiting=waiting, now=now)["containerStatuses"][0]
     assert shown["state"] == {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}}
     assert shown["lastState"]["terminated"]["exitCode"] == 3
-    again = build_status(make_pod(), [crashed.started(now)], waiting={}, now=now)["containerStatuses"][0]
-    assert (again["restartCount"], again["containerID"]) == (1, "process://u-1/agent/1")
-    assert again["lastState"]["terminated"]["containerID"] == "process://u-1/agent/0"
+    again = build_status(make_pod(), [crashed.started(now, ident="docker://b")], waiting={}, now=now)[
+        "containerStatuses"
+    ][0]
+    assert (again["restartCount"], again["containerID"]) == (1, "docker://b")
+    assert again["lastState"]["terminated"]["containerID"] == "docker://a"
+
+
+def test_build_status_shows_what_prepares_the_pod(make_pod: Any, now: datetime) -> None:
+    pod = make_pod(initContainers=[{"name": "init", "image": "i"}])
+    init, main = Container("init", init=True).started(now), Container("agent")
+    status = build_status(pod, [init, main], waiting={"agent": Waiting("PodInitializing")}, now=now, address="")
+    assert (status["phase"], conditions(status)["Initialized"], "podIP" in status) == ("Pending", "False", False)
+    assert "running" in status["initContainerStatuses"][0]["state"]
+    assert status["containerStatuses"][0]["state"] == {"waiting": {"reason": "PodInitializing"}}
+    failed = init.exited(Exit(1, "Error", now, now))
+    assert phase_of([failed, main], policy="Never") == "Failed"
+    assert phase_of([failed, main], policy="Always") == "Pending"
+    done = init.exited(Exit(0, "Completed", now, now))
+    status = build_status(pod, [done, main.started(now)], waiting={}, now=now)
+    assert (status["phase"], conditions(status)["Initialized"]) == ("Running", "True")
+    assert status["initContainerStatuses"][0]["ready"] is True
+
+
+def test_build_status_is_ready_when_the_probes_say_so(make_pod: Any, now: datetime) -> None:
+    asked = Container("agent").started(now, probed=True)
+    status = build_status(make_pod(), [asked], waiting={}, now=now)
+    assert (status["phase"], conditions(status)["Ready"]) == ("Running", "False")
+    assert status["containerStatuses"][0]["started"] is False
+    status = build_status(make_pod(), [replace(asked, up=True, ready=True)], waiting={}, now=now)
+    assert conditions(status)["Ready"] == "True"
 
 
 def test_build_status_of_a_deleted_pod_is_final(make_pod: Any, now: datetime) -> None:
