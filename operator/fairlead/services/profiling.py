@@ -30,7 +30,7 @@ from fairlead.core.profile import (
 )
 from fairlead.services.outcomes import PICODOLLARS, dollars
 from fairlead.storage.base import Approval, NodeRecord, Run, Span, Storage, Task
-from fairlead.tracing.ids import node_span_id
+from fairlead.tracing.ids import SUSPENSION, node_span_id
 from fairlead_agent.protocol import Kind, WaitFor
 
 MAX_RUNS: Final = 100
@@ -139,10 +139,22 @@ def activities(seen: Seen) -> Iterator[Activity]:
     yield Activity(Spent.QUEUE, run.created_at, run.started_at or seen.now)
     calls = [call for span in seen.spans if (call := _call(span, seen.now)) is not None]
     yield from calls
+    yield from _suspensions(seen, calls)
     waits = _Waits(seen, calls)
     for turn, journal in seen.journals:
         yield from _gaps(journal, turn or _WHOLE)
         yield from waits.of(journal)
+
+
+def _suspensions(seen: Seen, calls: Sequence[Activity]) -> Iterator[Activity]:
+    """Yield the times that the run was suspended, and those after them until there was a sign of life."""
+    signs = [_time(entry["at"]) for _, journal in seen.journals for entry in journal]
+    signs += [call.start for call in calls]
+    for span in seen.spans:
+        if span.kind == SUSPENSION:
+            end = max(span.started_at, span.finished_at or seen.now)
+            yield Activity(Spent.TIME, span.started_at, end)
+            yield Activity(Spent.QUEUE, end, min((at for at in signs if at >= end), default=seen.now))
 
 
 def _call(span: Span, now: datetime) -> Activity | None:

@@ -21,7 +21,8 @@ from fairlead.services.objects import Key, Objects
 from fairlead.services.podsettings import PodSettingsSource
 from fairlead.services.slots import Slots
 from fairlead.storage import Storage
-from fairlead.storage.base import ApprovalState, Run, RunState, TaskState
+from fairlead.storage.base import ApprovalState, Run, RunState, Span, TaskState
+from fairlead.tracing.ids import SUSPENSION, span_id, suspension_span_id
 
 _STATUS_SECONDS: Final = 1.0
 """Between two writes of one run's status."""
@@ -139,13 +140,30 @@ class Runs:
         ends = bool(spec.get("stop")) or self._endings.is_late(facts)
         suspended = bool(spec.get("suspend")) and not ends  # what is suspended could not end itself
         if suspended != record.suspended:
-            await self._storage.suspend_run(record.uid, suspended=suspended, at=self._clock.now())
+            await self._suspend(record, suspended=suspended)
         if spec.get("stop"):
             await self._endings.cancel(record, Reason.CANCELLED, _STOPPED)
         if record.cancel_reason and facts.agent and not self._objects.find("Agent", record.namespace, facts.agent):
             await self._endings.end_unless_held(record, _NO_AGENT)
         await self._endings.watch_deadline(record, facts)
         await self._annotations.heed(run, record)
+
+    async def _suspend(self, record: Run, *, suspended: bool) -> None:
+        """Suspend or resume a run; its trace says when and for how long."""
+        now = self._clock.now()
+        known = () if suspended else await self._storage.spans_of_run(record.uid)
+        since = next((one.started_at for one in known if one.kind == SUSPENSION and one.finished_at is None), None)
+        begun = now if suspended else since or record.created_at  # one that was made so is suspended from the beginning
+        span = Span(
+            run_uid=record.uid,
+            span_id=suspension_span_id(record.uid, begun),
+            parent_id=span_id(record.uid),
+            name="suspended",
+            kind=SUSPENSION,
+            started_at=begun,
+            finished_at=None if suspended else now,
+        )
+        await self._storage.suspend_run(record.uid, suspended=suspended, at=now, span=span)
 
     async def _look_after_pods(self, run: Obj, record: Run, facts: Facts) -> None:
         if facts.agent:

@@ -213,8 +213,8 @@ class Storage(Protocol):
     async def signals_of_task(self, task_id: str) -> list[Signal]:
         """Return what has come."""
 
-    async def suspend_run(self, uid: str, *, suspended: bool, at: datetime) -> Run | None:
-        """Suspend or resume a run.
+    async def suspend_run(self, uid: str, *, suspended: bool, at: datetime, span: Span | None = None) -> Run | None:
+        """Suspend or resume a run; *span* is what its trace has of that from now on.
 
         Queued tasks are parked; a pod that holds one is told by heartbeat. Resuming queues what can go on. A run that
         is being cancelled is not held up.

@@ -287,7 +287,7 @@ class Span:
     parent_id: str
     name: str
     kind: str
-    """``run``, ``node``, ``item`` or ``call``."""
+    """``run``, ``node``, ``item``, ``call``, ``turn`` or ``suspension``."""
     started_at: datetime
     finished_at: datetime | None = None
     status: str = "unset"

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import datetime
 from functools import lru_cache
+from typing import Final
+
+SUSPENSION: Final = "suspension"
+"""The kind of the span of a time that a run was suspended."""
 
 
 def trace_id(run_uid: str) -> str:
@@ -26,6 +31,11 @@ def node_span_id(run_uid: str, node: str, item: str | None, iteration: int) -> s
 def turn_span_id(run_uid: str, task_id: str) -> str:
     """Return the id of the span of an agent's turn, which is a task of its own."""
     return span_id(run_uid, "turn", task_id)
+
+
+def suspension_span_id(run_uid: str, since: datetime) -> str:
+    """Return the id of the span of a time that a run was suspended."""
+    return span_id(run_uid, "suspension", since.isoformat())
 
 
 def call_span_id(run_uid: str, key: str, turn: str = "") -> str:

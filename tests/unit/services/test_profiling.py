@@ -19,10 +19,11 @@ from fairlead.testing.storage import (
     make_intent,
     make_revision,
     make_run,
+    make_session,
     make_task,
     sqlite_storage,
 )
-from fairlead.tracing.ids import call_span_id, node_span_id
+from fairlead.tracing.ids import call_span_id, node_span_id, suspension_span_id
 from fairlead_agent.protocol import Entry
 
 
@@ -70,6 +71,46 @@ async def submitted(storage: Storage, *nodes: dict[str, Any]) -> Run:
 
 def entry(kind: str, seconds: float, node: str = "", **more: Any) -> dict[str, Any]:
     return {"kind": kind, "at": at(seconds).isoformat(), "node": node, **more}
+
+
+def suspension(start: float, end: float | None = None) -> Span:
+    return Span(
+        run_uid="run-1",
+        span_id=suspension_span_id("run-1", at(start)),
+        parent_id="",
+        name="suspended",
+        kind="suspension",
+        started_at=at(start),
+        finished_at=None if end is None else at(end),
+    )
+
+
+async def test_run_profile_of_a_suspended_run_has_no_overhead_for_that_time(tmp_path: Path) -> None:
+    async with sqlite_storage(tmp_path) as storage:
+        await submitted(storage, {"name": "a", "llm": {"prompt": "hi"}}, {"name": "b", "needs": ["a"]})
+        fence, _ = await claim(storage)
+        await append(storage, fence, entry("NodeStarted", 1, "a"))
+        await storage.suspend_run("run-1", suspended=True, at=at(2), span=suspension(2))
+        await call(storage, fence, "a/-/1/1/0", 1, end=5)
+        await append(storage, fence, entry("NodeFinished", 5, "a", state="Succeeded", output="x"), first=1)
+        await storage.park(fence, keys=["$resume"], wake_at=None, reason="Suspended", at=at(5))
+        await storage.suspend_run("run-1", suspended=False, at=at(105), span=suspension(2, 105))
+        session = make_session("pod-2")
+        await storage.register(session, at=at(106))
+        (again,) = await storage.claim(session, limit=1, at=at(108))
+        await append(
+            storage,
+            Fence(again.task.id, session.id, again.task.attempt),
+            entry("NodeStarted", 108, "b"),
+            entry("NodeFinished", 109, "b", state="Succeeded", output="x"),
+            entry("RunFinished", 109, state="Succeeded", output="x"),
+            first=2,
+        )
+        run = await storage.get_run("run-1")
+        assert run is not None
+        shown = await Profiling(storage, FakeClock(), cluster=CLUSTER).run(run)
+    spent = {kind: part["seconds"] for kind, part in shown["shares"].items() if part["seconds"]}
+    assert spent == {"model": 4, "time": 100, "queue": 3, "overhead": 2}
 
 
 async def test_run_profile_names_models_people_times_and_the_queue(tmp_path: Path) -> None:

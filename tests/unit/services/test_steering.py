@@ -12,7 +12,7 @@ import pytest
 
 from fairlead.core import names
 from fairlead.services.objects import Key
-from fairlead.storage.base import Approval, ApprovalState, RunState, TaskState, Turn, Verdict
+from fairlead.storage.base import Approval, ApprovalState, RunState, Span, TaskState, Turn, Verdict
 from fairlead.testing.operatorworld import NODES, OperatorWorld, fence_of, operator_world
 from fairlead.testing.storage import CLUSTER, make_approval
 
@@ -93,6 +93,10 @@ async def test_run_that_waits_for_a_time_says_so(world: OperatorWorld) -> None:
 # -- suspension ------------------------------------------------------------------------------------------------------
 
 
+async def suspensions(world: OperatorWorld, key: Key) -> list[Span]:
+    return [span for span in await world.storage.spans_of_run(key.uid) if span.kind == "suspension"]
+
+
 async def test_suspended_run_is_not_taken_and_has_no_pod_until_it_is_resumed(world: OperatorWorld) -> None:
     await world.add("Model", "m", {"model": "x"})
     await world.add("Workflow", "w", {"model": "m", "nodes": NODES})
@@ -105,18 +109,27 @@ async def test_suspended_run_is_not_taken_and_has_no_pod_until_it_is_resumed(wor
     assert (await world.record(key)).suspended is False
     assert world.reason(key) == "Queued"
     assert len(pods(world)) == 1
+    (span,) = await suspensions(world, key)
+    assert (span.started_at, span.finished_at) == ((await world.record(key)).created_at, world.clock.now())
 
 
 async def test_suspend_and_resume_of_a_run_that_runs(world: OperatorWorld) -> None:
     await world.declare()
     key = await world.run("r")
     await world.claim()
-    await world.change(key, {"suspend": True})
-    await world.settle_later(key)
-    assert (await world.record(key)).suspended is True
-    await world.change(key, {"suspend": False})
-    await world.settle_later(key)
-    assert (await world.record(key)).suspended is False
+    begun, ended = [], []
+    for times in range(1, 3):
+        await world.change(key, {"suspend": True})
+        await world.settle_later(key)
+        begun.append(world.clock.now())
+        assert (await world.record(key)).suspended is True
+        assert [one.finished_at is None for one in await suspensions(world, key)] == [False] * (times - 1) + [True]
+        await world.change(key, {"suspend": False})
+        await world.settle_later(key)
+        ended.append(world.clock.now())
+        assert (await world.record(key)).suspended is False
+    spans = await suspensions(world, key)
+    assert [(one.started_at, one.finished_at) for one in spans] == list(zip(begun, ended, strict=True))
 
 
 async def test_suspended_run_ends_at_its_deadline(world: OperatorWorld) -> None:

@@ -187,9 +187,9 @@ class SqlStorage:
         """Return what has come."""
         return await self._database.read(lambda tx: queue.signals_of(tx, task_id))
 
-    async def suspend_run(self, uid: str, *, suspended: bool, at: datetime) -> Run | None:
+    async def suspend_run(self, uid: str, *, suspended: bool, at: datetime, span: Span | None = None) -> Run | None:
         """Suspend or resume a run."""
-        return await self._database.write(lambda tx: waiting.suspend(tx, uid, suspended=suspended, at=at))
+        return await self._database.write(lambda tx: waiting.suspend(tx, uid, suspended=suspended, at=at, span=span))
 
     async def open_approval(self, fence: Fence, approval: Approval) -> Approval:
         """Ask people."""

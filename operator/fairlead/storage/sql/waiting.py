@@ -8,11 +8,12 @@ from typing import Any
 
 from sqlalchemy import bindparam, select, update
 
-from fairlead.storage.base import ApprovalState, Fence, Run, Signal, TaskState, Verdict
+from fairlead.storage.base import ApprovalState, Fence, Run, Signal, Span, TaskState, Verdict
 from fairlead.storage.sql import approvals, queue, tasks
 from fairlead.storage.sql import runs as run_rows
+from fairlead.storage.sql.rows import values
 from fairlead.storage.sql.tables import approvals as approval_table
-from fairlead.storage.sql.tables import runs
+from fairlead.storage.sql.tables import runs, spans
 from fairlead.storage.sql.tables import tasks as task_table
 from fairlead.storage.sql.transaction import Transaction
 from fairlead_agent.protocol import RESUME
@@ -94,7 +95,7 @@ def signal(tx: Transaction, new: Signal) -> bool:
     return row is not None and queue.deliver(tx, row, new.key, value=new.value, at=new.at)
 
 
-def suspend(tx: Transaction, uid: str, *, suspended: bool, at: datetime) -> Run | None:
+def suspend(tx: Transaction, uid: str, *, suspended: bool, at: datetime, span: Span | None) -> Run | None:
     """Suspend or resume a run."""
     rows = queue.lock_run(tx, uid)
     run = run_rows.get(tx, uid)
@@ -105,6 +106,8 @@ def suspend(tx: Transaction, uid: str, *, suspended: bool, at: datetime) -> Run 
         if row.state is not TaskState.DONE and not run.cancel_reason:
             tx.run(_HOLD, {"task": row.id, "held_up": suspended})
             _hold(tx, row) if suspended else _let_go(tx, row, at=at)
+    if span is not None:
+        tx.upsert(spans, [values(span)])
     tx.announce("run", uid)
     return run_rows.get(tx, uid)
 
