@@ -20,7 +20,7 @@ from fairlead.testing.laptop import Laptop
 
 pytestmark = pytest.mark.process_runtime
 API = {"apiVersion": "fairlead.dev/v1alpha1"}
-ENTRIES = 45
+ENTRIES = 48
 """Of the journal, about."""
 VICTIMS = ("agent", "gateway", "operator", "apiserver", "podruntime")
 SAMPLE = [("agent", 20), ("gateway", 9), ("operator", 14), ("apiserver", 25)]
@@ -72,7 +72,8 @@ NODES = [
         "repeat": {"from": "draft", "until": "outputs.judge.kind == 'good'", "maxIterations": 3},
     },
     {"name": "pause", "needs": ["judge"], "wait": {"seconds": 6}},
-    query("ship", "{{ outputs.sort }}", needs=("pause", "inner", "think", "wrong")),
+    {"name": "agree", "needs": ["judge"], "approval": {"message": "Ship {{ outputs.draft }}?"}},
+    query("ship", "{{ outputs.sort }}", needs=("pause", "agree", "inner", "think", "wrong")),
 ]
 OBJECTS = [
     thing("Model", "killed", scripted={"responses": REPLIES}),
@@ -123,13 +124,19 @@ def run_and_kill(laptop: Laptop, victim: str, after: int) -> str:
 
 
 def _length(laptop: Laptop, name: str) -> int:
+    """Return the length of a run's journal; say yes to what it asks."""
     try:
-        return len(laptop.journal(name))
+        journal = laptop.journal(name)
     except httpx.HTTPError:  # the gateway is coming back
         return 0
+    told = {entry["kind"] for entry in journal if entry.get("node") == "agree"}
+    if "Waiting" in told and "NodeFinished" not in told:
+        laptop.run("approve", name, "agree", code=None)  # asked again if somebody died meanwhile
+    return len(journal)
 
 
 def _finished(laptop: Laptop, name: str) -> bool:
+    _length(laptop, name)
     done = laptop.kubectl.run("get", "run", name, "-o", "json", check=False)
     if done.returncode:
         return False
@@ -148,6 +155,8 @@ def check(laptop: Laptop, name: str, victim: str) -> None:
     journal = laptop.journal(name)
     ended = Counter((entry["node"], entry.get("iteration", 1)) for entry in journal if entry["kind"] == "NodeFinished")
     assert set(ended.values()) == {1}, f"finished twice: {ended}"
+    (agreed,) = [one["output"] for one in journal if (one.get("node"), one["kind"]) == ("agree", "NodeFinished")]
+    assert (agreed["approved"], bool(agreed["by"])) == (True, True)
     repeated = [call["key"] for call in laptop.read(name, "calls") if call.get("repeats")]
     assert not repeated or victim in {"gateway", "apiserver"}, f"sent twice: {repeated}"
     assert len(repeated) <= 4, "more than was in flight"
