@@ -13,6 +13,8 @@ from fairlead.gateway.errors import problem
 MAX_BODY_BYTES: Final = 24 << 20
 SMALL_BODIES: Final[Mapping[str, int]] = {"/v1/register": 64 << 10}
 """Less is enough where nobody has shown yet who it is: the body is read before the token is reviewed."""
+_OF_STRANGERS: Final = ("/a2a/", 1 << 20)
+"""Messages of people and programs that are no agents of ours."""
 BODY_SECONDS: Final = 60.0
 
 
@@ -42,7 +44,7 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         declared = next((value for key, value in scope["headers"] if key == b"content-length"), b"0")
-        limit = min(SMALL_BODIES.get(scope["path"], self._limit), self._limit)
+        limit = min(_limit(scope["path"]), self._limit)
         refusal = problem(413, "TooLarge", f"a request has at most {limit} bytes")
         if not declared.isdigit() or int(declared) > limit:
             await refusal(scope, receive, send)
@@ -74,3 +76,8 @@ class BodyLimit:
             return message
 
         return counted
+
+
+def _limit(path: str) -> int:
+    prefix, small = _OF_STRANGERS
+    return small if path.startswith(prefix) else SMALL_BODIES.get(path, MAX_BODY_BYTES)

@@ -58,6 +58,11 @@ class Wakeups:
             if not waiting:
                 del self._waiting[topic, key]
 
+    @property
+    def closed(self) -> bool:
+        """Whether nobody is to wait any more."""
+        return self._closed
+
     def close(self) -> None:
         """Wake everybody, now and from now on."""
         self._closed = True
