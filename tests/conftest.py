@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,11 +27,21 @@ def _docker_answers() -> bool:
     return subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
 
 
+@cache
+def _has_image(name: str) -> bool:
+    if shutil.which("docker") is None:
+        return False
+    return subprocess.run(["docker", "image", "inspect", name], capture_output=True, check=False).returncode == 0
+
+
 # What a test can need, by the name of its marker.
 _PRESENT: dict[str, Callable[[], bool]] = {
+    "agent_image": lambda: _has_image("fairlead-agent:0.1.0"),
+    "bubblewrap": lambda: shutil.which("bwrap") is not None,
     "docker": _docker_answers,
     "kubectl": lambda: shutil.which("kubectl") is not None,
     "postgres": lambda: find_postgres() is not None,
+    "sandbox_image": lambda: _has_image("fairlead-sandbox:0.1.0"),
 }
 
 _SHARING = ("functional/agent", "functional/operator", "functional/system")

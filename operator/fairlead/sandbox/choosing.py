@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Make = Callable[[], Sandbox]
 """Makes a back end; its libraries are imported then."""
+_LOOK_AGAIN_SECONDS: Final = 30.0
 IMAGE: Final = "fairlead-sandbox:0.1.0"
 _OFF: Final = "sandboxes are switched off (FAIRLEAD_SANDBOX=none): set it to auto, docker or bubblewrap"
 _NO_PODS: Final = "the back end pod needs a cluster: outside of one choose docker or bubblewrap"
@@ -40,15 +41,18 @@ class Options:
 
 
 class Choice(Sandbox):
-    """The first of several back ends that works here; chosen once, when it is first asked."""
+    """The first of several back ends that works here; chosen when it is asked, and for good once there is one."""
 
-    def __init__(self, makers: Sequence[Make], *, none: str = "") -> None:
+    def __init__(self, makers: Sequence[Make], *, clock: Clock, none: str = "") -> None:
         """Take back ends in the order in which they are tried; *none* says why there are none."""
         self._makers = tuple(makers)
+        self._clock = clock
+        self._none = none
         self._made: list[Sandbox] = []
-        self._reasons: list[str] = [none] if none else []
+        self._reasons: list[str] = []
         self._chosen: Sandbox | None = None
         self._looking: asyncio.Task[None] | None = None
+        self._looked = 0.0
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -56,21 +60,28 @@ class Choice(Sandbox):
         return self._chosen.name if self._chosen is not None else "none"
 
     async def unavailable(self) -> str | None:
-        """Choose."""
-        if self._looking is None:
+        """Choose; where there was none, look again from time to time: an engine may be started, or a cluster answer."""
+        done = self._looking is not None and self._looking.done()
+        if self._looking is None or (done and self._chosen is None and self._is_long_ago()):
             self._looking = asyncio.create_task(self._look())
         await asyncio.shield(self._looking)
         return None if self._chosen is not None else "; ".join(self._reasons)
 
+    def _is_long_ago(self) -> bool:
+        return self._clock.monotonic() - self._looked >= _LOOK_AGAIN_SECONDS
+
     async def _look(self) -> None:
+        await self._close()
+        self._reasons = [self._none] if self._none else []
         for make in self._makers:
             backend = await asyncio.to_thread(make)
             self._made.append(backend)
             reason = await backend.unavailable()
             if reason is None:
                 self._chosen = backend
-                return
+                break
             self._reasons.append(f"{backend.name}: {reason}")
+        self._looked = self._clock.monotonic()
 
     async def describe(self) -> str:
         """Return in a line which one it is, and why."""
@@ -88,8 +99,11 @@ class Choice(Sandbox):
         """Close them all."""
         if self._looking is not None:
             await asyncio.wait([self._looking])
-        for backend in self._made:
-            await backend.aclose()
+        await self._close()
+
+    async def _close(self) -> None:
+        while self._made:
+            await self._made.pop().aclose()
 
 
 def build_sandbox(
@@ -100,20 +114,18 @@ def build_sandbox(
     *wanted* is ``auto``, ``docker``, ``bubblewrap``, ``pod`` or ``none``; *pods* is the cluster's API, where the
     gateway is in one: ``auto`` then is ``pod``.
     """
-    given = options or Options()
+    given, watch = options or Options(), clock or SystemClock()
+    makers: dict[str, Make] = {"docker": lambda: _docker(given), "bubblewrap": lambda: _bubblewrap(given)}
     if wanted in {"pod", "auto"} and pods is not None:
         shape = PodShape(given.image, given.namespace, given.runtime_class)
-        watch = clock or SystemClock()
-        return Choice((lambda: PodSandbox(pods, shape, parallel=given.parallel, clock=watch),))
+        return Choice((lambda: PodSandbox(pods, shape, parallel=given.parallel, clock=watch),), clock=watch)
     match wanted:
         case "auto":
-            return Choice((lambda: _docker(given), lambda: _bubblewrap(given)))
-        case "docker":
-            return Choice((lambda: _docker(given),))
-        case "bubblewrap":
-            return Choice((lambda: _bubblewrap(given),))
+            return Choice(tuple(makers.values()), clock=watch)
+        case "docker" | "bubblewrap":
+            return Choice((makers[wanted],), clock=watch)
         case "pod" | "none":
-            return Choice((), none=_NO_PODS if wanted == "pod" else _OFF)
+            return Choice((), clock=watch, none=_NO_PODS if wanted == "pod" else _OFF)
         case _:
             raise SandboxUnavailable(f"there is no back end {wanted!r}: auto, docker, bubblewrap, pod or none")
 

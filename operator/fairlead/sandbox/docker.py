@@ -47,6 +47,7 @@ class Docker:
     def _look(self) -> str | None:
         try:
             self._client = docker.from_env(timeout=60)
+            self._client.api.trust_env = False  # no proxies, no .netrc: it is a socket
             if not str(self._client.api.base_url).startswith("http+docker://local"):
                 return "the Docker engine is on another machine: sandboxes need one that is reached by a Unix socket"
             self._local = "Docker Desktop" not in self._client.info().get("OperatingSystem", "")

@@ -86,6 +86,7 @@ class Run:
         self._texts: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray(), "output": bytearray()}
         self._room = {"stdout": self._limits["output"], "stderr": self._limits["output"], "output": MAX_OUTPUT + 1}
         self._truncated = False
+        self._kills = _out_of_memory_kills()
         self._selector = selectors.DefaultSelector()
         self._ends, ended = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -94,7 +95,6 @@ class Run:
     def result(self) -> dict[str, Any]:
         """Run it."""
         prepare(self._job)
-        kills = _out_of_memory_kills()
         if self._job.get("proxy"):
             start_forwarder(self._job["proxy"])
         status, why = self._wait(self._start(), time.monotonic() + self._limits["wall"])
@@ -102,7 +102,7 @@ class Run:
         self._drain(time.monotonic() + 1)
         files, dropped = collect()
         return {
-            **self._ending(status, why, killed=_out_of_memory_kills() > kills),
+            **self._ending(status, why),
             **{name: _base64(self._texts[name]) for name in ("stdout", "stderr")},
             "truncated": self._truncated,
             "files": files,
@@ -145,6 +145,8 @@ class Run:
         processes -= own_processes(self._job) - 1
         if seconds > self._limits["cpu"]:
             return self._too_long()
+        if _out_of_memory_kills() > self._kills:
+            return "OutOfMemory:"
         if processes > self._limits["processes"]:
             return f"Killed:it had more than {self._limits['processes']} processes and threads at once"
         return ""
@@ -175,9 +177,9 @@ class Run:
         while self._selector.get_map() and time.monotonic() < deadline:
             self._read(0.05)
 
-    def _ending(self, status: int | None, why: str, *, killed: bool) -> dict[str, Any]:
+    def _ending(self, status: int | None, why: str) -> dict[str, Any]:
         output = self._texts["output"].decode("utf-8", "replace")
-        if killed or output == MEMORY.decode():
+        if output == MEMORY.decode() or _out_of_memory_kills() > self._kills:
             why = f"OutOfMemory:it used more than {self._limits['memory'] >> 20} MiB of memory"
         elif status is not None and os.WIFEXITED(status):
             return {"ended": "Exited", "exitCode": os.WEXITSTATUS(status), "output": output}
