@@ -136,7 +136,8 @@ def _length(laptop: Laptop, name: str) -> int:
 
 
 def _finished(laptop: Laptop, name: str) -> bool:
-    _length(laptop, name)
+    if not _length(laptop, name):  # a run can end while the gateway that handed it out is still on its way back
+        return False
     done = laptop.kubectl.run("get", "run", name, "-o", "json", check=False)
     if done.returncode:
         return False
