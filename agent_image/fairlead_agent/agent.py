@@ -167,6 +167,9 @@ class Agent:
                 if claim is not None and claim.done():
                     self._take(claim)
                     claim = None
+                elif claim is not None and self._draining:
+                    await _end(claim)  # what it is given while it waits would keep the pod from its end
+                    claim = None
         finally:
             await _end(*stops, *([claim] if claim else []))
 

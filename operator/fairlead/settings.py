@@ -48,6 +48,8 @@ class OperatorSettings(ProcessSettings):
     """How often everything is looked at again, should a message have been lost."""
     lease_poll_seconds: Annotated[float, Field(gt=0)] = 0.75
     """How often the agents' Leases are listed to judge their expiry; less often where a list takes long."""
+    scale_down_seconds: Annotated[float, Field(ge=0)] = 60
+    """How long fewer pods must have been enough before a pool that follows its work shrinks."""
     probe_port: int = 8081
     """The port of ``/healthz`` and ``/readyz``; 0 for none."""
     probe_bind: str = ""

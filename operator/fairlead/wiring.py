@@ -315,7 +315,7 @@ def build_runs(  # noqa: PLR0913 - what it composes
 
 
 def _compose_operator(parts: OperatorParts, *, cluster: str) -> Operator:
-    from fairlead.services import applying, declared, gatewayprobe, graphchecks, liveness, objects, podsettings
+    from fairlead.services import applying, declared, gatewayprobe, graphchecks, liveness, objects, podsettings, pools
     from fairlead.services.operator import Operator
     from fairlead.services.watchdog import Watchdog
 
@@ -340,12 +340,14 @@ def _compose_operator(parts: OperatorParts, *, cluster: str) -> Operator:
         interval=settings.lease_poll_seconds,
         namespaces=settings.watch_namespaces,
     )
+    work = pools.Pools(storage, clock, cluster=cluster, calm_seconds=settings.scale_down_seconds)
     return Operator(
         kube,
         storage,
         seen,
         applier=applier,
-        planner=declared.Planner(seen, checks, pods, cluster=cluster),
+        planner=declared.Planner(seen, checks, pods, pools=work, lives=lives),
+        pools=work,
         runs=build_runs(storage, seen, applier=applier, checks=checks, pods=pods, clock=clock, cluster=cluster),
         liveness=lives,
         watchdog=Watchdog(kube, seen, settings.watch_namespaces),

@@ -28,7 +28,16 @@ class Delete:
     """A constant phrase for the log."""
 
 
-Action = Create | Delete
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Ask a pod, on its Lease, to take no more work."""
+
+    pod: Obj
+    why: str
+    """A constant phrase for the log."""
+
+
+Action = Create | Delete | Drain
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +73,15 @@ def status_of(obj: Obj) -> Mapping[str, Any]:
 def conditions_of(obj: Obj) -> list[dict[str, Any]]:
     """Return an object's conditions as on the wire."""
     return list(status_of(obj).get("conditions") or ())
+
+
+def owner_of(obj: Obj) -> Obj | None:
+    """Return as much of an object's controller as its reference says, or None if it has none."""
+    found = next((owner for owner in meta(obj).get("ownerReferences") or () if owner.get("controller")), None)
+    if found is None:
+        return None
+    named = {"name": found["name"], "uid": found["uid"], "namespace": meta(obj).get("namespace", "")}
+    return {"apiVersion": found["apiVersion"], "kind": found["kind"], "metadata": named}
 
 
 def owned_by(obj: Obj, uid: str) -> bool:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Final
 
 from fairlead.api.conditions import ConditionType, Reason
-from fairlead.core import conditions, names
-from fairlead.core.actions import Action, Create, Delete, Obj, Plan, meta, owned_by, spec_of, status_of
+from fairlead.core import conditions
+from fairlead.core.actions import Delete, Obj, Plan, meta, owned_by, spec_of, status_of
 from fairlead.core.conditions import Condition
-from fairlead.core.manifests import PodSettings, build_pool_pod
+from fairlead.core.manifests import PodSettings, build_pool_pod, is_security_annotation
+from fairlead.core.pool import Load, Pool, bounds, digest_of, is_elastic, is_leaving, is_over, pool_actions, sort_pool
 from fairlead.core.problems import Refusal, refusal
 
+__all__ = ["Observed", "is_over", "is_restarting", "plan_agent", "pod_trouble", "refusal_of_pod"]
+
 _PULL_FAILURES: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
-_CRASHES: Final = frozenset(
-    {"CrashLoopBackOff", "CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
-)
+_CONFIG_FAILURES: Final = frozenset({"CreateContainerConfigError", "CreateContainerError"})
+_CRASHES: Final = frozenset({"CrashLoopBackOff", "RunContainerError", *_CONFIG_FAILURES})
+_SECRET: Final = re.compile(r"secret", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,54 +32,57 @@ class Observed:
     """The pods of the namespace that carry the Agent's label."""
     alive: frozenset[str]
     """The uids of the pods that hold a living Lease."""
-    queue: int
-    """Tasks that wait for the pool."""
+    load: Load
     settings: PodSettings | None
     """None: the gateway has not published its certificate."""
+    draining: Mapping[str, float] = field(default_factory=dict)
+    """For how many seconds living pods have been asked to take no more work, by uid."""
     lacking: Refusal | None = None
     """What its turns need and cannot have: a Model, a tool."""
+    refused: Refusal | None = None
+    """Why the cluster did not let a pod be created."""
 
 
 def plan_agent(agent: Obj, observed: Observed) -> Plan:
     """Compare *agent* with its pods and return what to change."""
     generation = meta(agent)["generation"]
-    pods = {meta(pod)["name"]: pod for pod in observed.pods if owned_by(pod, meta(agent)["uid"])}
+    own = [pod for pod in observed.pods if owned_by(pod, meta(agent)["uid"])]
     refused = refusal("Agent", spec_of(agent)) or _reserved(agent)
     if refused is not None:
-        surplus = tuple(Delete(pod, "the agent is refused") for pod in pods.values() if not _leaving(pod))
+        surplus = tuple(Delete(pod, "the agent is refused") for pod in own if not is_leaving(pod))
         wrong = conditions.stalled(ConditionType.READY, *refused, generation=generation)
-        return Plan(surplus, wrong, _counts(agent, pods, observed))
+        return Plan(surplus, wrong, _counts(_sort(agent, own, observed, digest="")))
     if observed.settings is None:
         text = "The gateway has not published its certificate yet; is it running?"
         waits = conditions.progressing(ConditionType.READY, Reason.GATEWAY_UNAVAILABLE, text, generation=generation)
-        return Plan((), waits, _counts(agent, pods, observed))
-    wanted = {
-        meta(pod)["name"]: pod for pod in (build_pool_pod(agent, n, observed.settings) for n in range(_size(agent)))
-    }
-    actions = tuple(_pool_actions(pods, wanted, observed.alive))
-    return Plan(actions, _conditions(agent, pods, observed), _counts(agent, pods, observed))
+        return Plan((), waits, _counts(_sort(agent, own, observed, digest="")))
+    digest = digest_of(build_pool_pod(agent, 0, observed.settings))
+    pool = _sort(agent, own, observed, digest=digest)
+    actions = tuple(pool_actions(pool, _new_pods(agent, observed.pods, observed.settings)))
+    return Plan(actions, _conditions(agent, pool, observed), _counts(pool), look_again=pool.look_again)
+
+
+def _sort(agent: Obj, own: Sequence[Obj], observed: Observed, *, digest: str) -> Pool:
+    return sort_pool(agent, own, observed.load, alive=observed.alive, draining=observed.draining, digest=digest)
+
+
+def _new_pods(agent: Obj, taken: Sequence[Obj], settings: PodSettings) -> Iterator[Obj]:
+    """Yield the pods of the slots that are free, without an end."""
+    used = {meta(pod)["name"] for pod in taken}
+    made = (build_pool_pod(agent, slot, settings) for slot in count())
+    return (pod for pod in made if meta(pod)["name"] not in used)
 
 
 def _reserved(agent: Obj) -> Refusal | None:
-    for index, entry in enumerate((spec_of(agent).get("pod") or {}).get("env") or ()):
+    options = spec_of(agent).get("pod") or {}
+    for index, entry in enumerate(options.get("env") or ()):
         if entry["name"].startswith("FAIRLEAD_"):
             text = f"spec.pod.env[{index}].name: FAIRLEAD_… is reserved: rename {entry['name']} or remove it"
             return Reason.INVALID_SPEC, text
+    for key in options.get("annotations") or ():
+        if is_security_annotation(key):
+            return Reason.INVALID_SPEC, f"spec.pod.annotations: {key} would loosen the pod's security: remove it"
     return None
-
-
-def _size(agent: Obj) -> int:
-    size: int = (spec_of(agent).get("scale") or {}).get("min", 1)
-    return size
-
-
-def _leaving(pod: Obj) -> bool:
-    return bool(meta(pod).get("deletionTimestamp"))
-
-
-def is_over(pod: Obj) -> bool:
-    """Return whether a pod has ended for good."""
-    return status_of(pod).get("phase") in ("Failed", "Succeeded")
 
 
 def is_restarting(pod: Obj) -> bool:
@@ -83,84 +91,95 @@ def is_restarting(pod: Obj) -> bool:
     return any("running" not in state for state in states)
 
 
-def _pool_actions(pods: Mapping[str, Obj], wanted: Mapping[str, Obj], alive: frozenset[str]) -> Iterator[Action]:
-    for name, pod in pods.items():
-        if name not in wanted and not _leaving(pod):
-            yield Delete(pod, "the pool is smaller")
-        elif is_over(pod) and not _leaving(pod):
-            yield Delete(pod, "the pod has ended")
-    for name, pod in wanted.items():
-        if name not in pods:
-            yield Create(pod)
-    outdated = _next_outdated(pods, wanted, alive)
-    if outdated is not None:
-        yield Delete(outdated, "the agent has changed")
+def _counts(pool: Pool) -> dict[str, Any]:
+    ready, total = pool.ready, pool.total
+    return {"ready": ready, "total": total, "pods": f"{ready}/{total}", "queue": pool.load.queued}
 
 
-def _next_outdated(pods: Mapping[str, Obj], wanted: Mapping[str, Obj], alive: frozenset[str]) -> Obj | None:
-    """Return the one pod to replace next: one that is not at work, or one of a pool whose pods are all at work."""
-    current = [pods[name] for name in wanted if name in pods and not is_over(pods[name])]
-    outdated = [pod for pod in current if _digest(pod) != _digest(wanted[meta(pod)["name"]]) and not _leaving(pod)]
-    idle = [pod for pod in outdated if meta(pod)["uid"] not in alive]
-    if idle:
-        return idle[0]
-    all_at_work = len(current) == len(wanted) and all(
-        meta(pod)["uid"] in alive and not _leaving(pod) for pod in current
-    )
-    return outdated[0] if outdated and all_at_work else None
-
-
-def _digest(pod: Obj) -> Any:
-    return (meta(pod).get("annotations") or {}).get(names.SPEC_DIGEST_ANNOTATION)
-
-
-def _ready(agent: Obj, pods: Mapping[str, Obj], alive: frozenset[str]) -> int:
-    at_work = sum(meta(pod)["uid"] in alive and not is_over(pod) and not _leaving(pod) for pod in pods.values())
-    return min(at_work, _size(agent))
-
-
-def _counts(agent: Obj, pods: Mapping[str, Obj], observed: Observed) -> dict[str, Any]:
-    ready, total = _ready(agent, pods, observed.alive), _size(agent)
-    return {"ready": ready, "total": total, "pods": f"{ready}/{total}", "queue": observed.queue}
-
-
-def _conditions(agent: Obj, pods: Mapping[str, Obj], observed: Observed) -> tuple[Condition, ...]:
-    generation, total = meta(agent)["generation"], _size(agent)
+def _conditions(agent: Obj, pool: Pool, observed: Observed) -> tuple[Condition, ...]:
+    generation, least = meta(agent)["generation"], bounds(agent)[0]
     if observed.lacking is not None:
         return conditions.progressing(ConditionType.READY, *observed.lacking, generation=generation)
-    if total == 0:
-        text = "The pool has no pods because spec.scale.min is 0; raise it to have runs taken."
-        return conditions.ready(Reason.SCALED_TO_ZERO, text, generation=generation)
-    if _ready(agent, pods, observed.alive) >= total:
-        return conditions.ready(Reason.AVAILABLE, "All pods are registered.", generation=generation)
-    reason, text = _why_not(pods.values(), observed.alive)
-    return conditions.progressing(ConditionType.READY, reason, text, generation=generation)
+    moves = _why_not(pool, observed)
+    if pool.total == 0:
+        found = conditions.ready(Reason.SCALED_TO_ZERO, _why_none(agent), generation=generation)
+    elif pool.ready >= max(least, 1):
+        text = "All pods are registered." if moves is None else "Enough pods are registered."
+        found = conditions.ready(Reason.AVAILABLE, text, generation=generation)
+    else:
+        starting = moves or (Reason.SCALING_UP, "Pods are being started.")
+        return conditions.progressing(ConditionType.READY, *starting, generation=generation)
+    return found if moves is None else (*found, Condition(ConditionType.RECONCILING, "True", *moves, generation))
 
 
-def _why_not(pods: Any, alive: frozenset[str]) -> Refusal:
-    waiting = [pod for pod in pods if meta(pod)["uid"] not in alive and not _leaving(pod)]
-    troubles = [trouble for trouble in map(pod_trouble, waiting) if trouble is not None]
-    if troubles:
-        return troubles[0]
-    if waiting and any(status_of(pod).get("phase") == "Running" for pod in waiting):
+def _why_none(agent: Obj) -> str:
+    if is_elastic(agent):
+        return "The pool has no pods because nothing is queued; the first task starts one."
+    return "The pool has no pods because spec.scale.min is 0; raise it, or spec.scale.max, to have runs taken."
+
+
+def _why_not(pool: Pool, observed: Observed) -> Refusal | None:
+    """Return why the pool is not as it should be, or None."""
+    if pool.ready < pool.total:
+        return observed.refused or _why_less(pool)
+    if pool.stale:
+        text = "Pods are replaced one at a time, because the Agent, or what all agents have in common, has changed."
+        return observed.refused or _trouble(pool) or (Reason.ROLLING_OUT, text)
+    if pool.finishing:
+        return Reason.SCALING_DOWN, "A pod finishes its tasks before it is stopped."
+    return None
+
+
+def _why_less(pool: Pool) -> Refusal:
+    trouble = _trouble(pool)
+    if trouble is not None:
+        return trouble
+    if any(status_of(pod).get("phase") == "Running" for pod in _waiting(pool)):
         return Reason.SCALING_UP, "A pod runs and has not registered with the gateway yet."
     return Reason.SCALING_UP, "Pods are being started."
+
+
+def _waiting(pool: Pool) -> list[Obj]:
+    return [pod for pod in (*pool.staying, *pool.over) if meta(pod)["uid"] not in pool.alive]
+
+
+def _trouble(pool: Pool) -> Refusal | None:
+    return next((trouble for trouble in map(pod_trouble, _waiting(pool)) if trouble is not None), None)
+
+
+def refusal_of_pod(text: str) -> Refusal:
+    """Return what it means that the cluster did not take a pod. *text* are its words."""
+    if "exceeded quota" in text:
+        hint = "raise the quota, or lower spec.scale or spec.resources"
+        return Reason.QUOTA_EXCEEDED, f"No room for another pod: {text}; {hint}. It is tried again."
+    return Reason.REFUSED, f"The cluster refuses the pod: {text}. It is tried again."
 
 
 def pod_trouble(pod: Obj) -> Refusal | None:
     """Return why a pod does not start, in the cluster's words, or None."""
     name, status = meta(pod)["name"], status_of(pod)
     for container in status.get("containerStatuses") or ():
-        waiting = (container.get("state") or {}).get("waiting") or {}
-        word, text = waiting.get("reason") or "", waiting.get("message") or "no further words"
-        if word in _PULL_FAILURES:
-            hint = "correct spec.pod.image, or load the image"
-            return Reason.IMAGE_PULL_FAILED, f"Pod {name}: {word} of {container.get('image')}: {text}; {hint}."
-        if word in _CRASHES:
-            return Reason.POD_FAILING, f"Pod {name}: {word}: {text}; see `kubectl logs {name}`."
+        trouble = _container_trouble(pod, container)
+        if trouble is not None:
+            return trouble
     for condition in status.get("conditions") or ():
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
             return Reason.POD_PENDING, f"Pod {name}: {condition.get('reason')}: {condition.get('message')}"
     if status.get("phase") == "Failed":
         return Reason.POD_FAILING, f"Pod {name} failed: {status.get('reason')}: {status.get('message')}"
+    return None
+
+
+def _container_trouble(pod: Obj, container: Mapping[str, Any]) -> Refusal | None:
+    name, waiting = meta(pod)["name"], (container.get("state") or {}).get("waiting") or {}
+    word, text = waiting.get("reason") or "", waiting.get("message") or "no further words"
+    if word in _PULL_FAILURES:
+        with_secrets = ", ".join(entry["name"] for entry in spec_of(pod).get("imagePullSecrets") or ())
+        hint = f"; are the Secrets {with_secrets} of spec.pod.imagePullSecrets there and right?" if with_secrets else ""
+        text = f"{word} of {container.get('image')}: {text}; correct spec.pod.image, or load the image{hint}"
+        return Reason.IMAGE_PULL_FAILED, f"Pod {name}: {text.removesuffix('.')}."
+    if word in _CONFIG_FAILURES and _SECRET.search(text):
+        return Reason.SECRET_NOT_FOUND, f"Pod {name}: {word}: {text}; create the Secret."
+    if word in _CRASHES:
+        return Reason.POD_FAILING, f"Pod {name}: {word}: {text}; see `kubectl logs {name}`."
     return None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from fairlead.core import names
 from fairlead.core.actions import Obj, meta, spec_of
+from fairlead.core.resources import build_resources
 
 USER_ID: Final = 10001
 
@@ -16,12 +19,9 @@ _DRAIN_SECONDS: Final = 30
 _STOP_SECONDS: Final = 15
 """What a pod needs to stop after it has drained."""
 _TOKEN_SECONDS: Final = 3600
+_SECURITY: Final = re.compile(r"(.+\.)?security\.(alpha|beta)\.kubernetes\.io/|io\.(kubernetes\.cri-o|containerd)\.")
 _NOTE_BYTES: Final = 1024
 """What an API server takes as an Event's note: it counts bytes, whatever its message says."""
-_RESOURCES: Final = {
-    "requests": {"cpu": "100m", "memory": "128Mi"},
-    "limits": {"cpu": "1", "memory": "512Mi"},
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +102,21 @@ def _build_pod(kind: _Kind, spec: Mapping[str, Any], settings: PodSettings) -> d
         },
         "spec": _build_pod_spec(kind, spec, settings),
     }
-    pod["metadata"]["annotations"][names.SPEC_DIGEST_ANNOTATION] = names.digest(pod)
+    template = {**pod, "metadata": {**pod["metadata"], "name": ""}}  # all pods of a pool are of one digest
+    pod["metadata"]["annotations"][names.SPEC_DIGEST_ANNOTATION] = names.digest(template)
     return pod
+
+
+def is_security_annotation(key: str) -> bool:
+    """Return whether an annotation would change what a pod may do on its node."""
+    return _SECURITY.match(key) is not None
 
 
 def _foreign(given: Mapping[str, str] | None) -> dict[str, str]:
     """Return what a person chose, without what is Fairlead's to say."""
-    return {key: value for key, value in (given or {}).items() if not key.startswith(f"{names.GROUP}/")}
+    own = f"{names.GROUP}/"
+    chosen = ((key, value) for key, value in (given or {}).items() if not key.startswith(own))
+    return {key: value for key, value in chosen if not is_security_annotation(key)}
 
 
 def _build_pod_spec(kind: _Kind, spec: Mapping[str, Any], settings: PodSettings) -> dict[str, Any]:
@@ -172,7 +180,7 @@ def _build_container(kind: _Kind, spec: Mapping[str, Any], settings: PodSettings
         "imagePullPolicy": options.get("imagePullPolicy") or settings.pull_policy,
         "env": [{"name": name, "value": value} for name, value in ours.items()]
         + [{"name": entry["name"], "value": entry.get("value", "")} for entry in given],
-        "resources": _build_resources(spec.get("resources") or {}),
+        "resources": build_resources(spec.get("resources") or {}),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -185,12 +193,6 @@ def _build_container(kind: _Kind, spec: Mapping[str, Any], settings: PodSettings
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the only place that a read-only root leaves
         ],
     }
-
-
-def _build_resources(given: Mapping[str, Any]) -> dict[str, Any]:
-    if not given.get("requests") and not given.get("limits"):
-        return {part: dict(values) for part, values in _RESOURCES.items()}
-    return {part: {key: str(value) for key, value in values.items()} for part, values in given.items() if values}
 
 
 def build_started_run(workflow: Obj) -> dict[str, Any]:
@@ -215,29 +217,39 @@ def _cut(text: str, size: int) -> str:
     return text.encode()[:size].decode(errors="ignore")
 
 
-def build_event(about: Obj, *, reason: str, message: str, warning: bool, at: str, reporter: str) -> dict[str, Any]:
+def build_event(  # noqa: PLR0913 - the fields of an Event
+    about: Obj,
+    *,
+    reason: str,
+    message: str,
+    at: datetime,
+    reporter: str,
+    warning: bool = False,
+    related: Obj | None = None,
+) -> dict[str, Any]:
     """Return an Event about an object. The same event has the same name, so that saying it twice is saying it once.
 
-    *at* is RFC 3339 with microseconds, *reporter* the process that says it.
+    *at* has a time zone, *reporter* is the process that says it, *related* another object that it is about.
     """
     of = meta(about)
     mark = names.digest([of["uid"], reason, message])[:16]
-    return {
+    event = {
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
         "metadata": {"name": f"{of['name'][:200]}.{mark}", "namespace": of.get("namespace") or "default"},
-        "eventTime": at,
+        "eventTime": at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "reportingController": f"{names.GROUP}/operator",
         "reportingInstance": reporter[:128],
         "action": reason,
         "reason": reason,
-        "regarding": {
-            "apiVersion": about["apiVersion"],
-            "kind": about["kind"],
-            "name": of["name"],
-            "namespace": of.get("namespace", ""),
-            "uid": of["uid"],
-        },
+        "regarding": _reference(about),
         "note": _cut(message, _NOTE_BYTES),
         "type": "Warning" if warning else "Normal",
     }
+    return event if related is None else event | {"related": _reference(related)}
+
+
+def _reference(obj: Obj) -> dict[str, Any]:
+    of = meta(obj)
+    found = {name: of.get(name, "") for name in ("name", "namespace", "uid")}
+    return {"apiVersion": obj["apiVersion"], "kind": obj["kind"], **found}

@@ -35,7 +35,6 @@ _AGENT: Final = (
     _Gap("external", "remove it"),
     _Gap("skills", "remove it"),
     _Gap("memory", "remove it"),
-    _Gap("scale.targetQueue", "remove it and set scale.min to the number of pods"),
 )
 _TOOL: Final = (_Gap("mcp", "use builtin, or http for a single call"),)
 
@@ -45,7 +44,7 @@ def unsupported(kind: str, spec: Json) -> list[tuple[str, str]]:
     finders: dict[str, Callable[[Json], Iterator[tuple[str, str]]]] = {
         "Workflow": _in_workflow,
         "WorkflowRun": _in_run,
-        "Agent": _in_agent,
+        "Agent": lambda agent: _found(agent, _AGENT),
         "Tool": lambda tool: _found(tool, _TOOL),
     }
     return list(finders[kind](spec)) if kind in finders and isinstance(spec, Mapping) else []
@@ -78,19 +77,10 @@ def _in_run(spec: Json) -> Iterator[tuple[str, str]]:
         yield from ((f"workflow.{path}", message) for path, message in _in_workflow(workflow))
 
 
-def _in_agent(spec: Json) -> Iterator[tuple[str, str]]:
-    yield from _found(spec, _AGENT)
-    least, most = _at(spec, "scale.min"), _at(spec, "scale.max")
-    if most is not None and most != (1 if least is None else least):
-        yield "scale.max", "scale.max other than scale.min is not supported yet: set both to the number of pods"
-
-
 def gaps(kind: str) -> list[tuple[str, str]]:
     """Return every field of a kind that this version does not do, with what to do instead: for the reference."""
     of_kind = {"Workflow": _WORKFLOW, "WorkflowRun": _RUN, "Agent": _AGENT, "Tool": _TOOL}
     found = [(f"spec.{gap.path}", gap.fix) for gap in of_kind.get(kind, ())]
     if kind == "Workflow":
         found += [(f"spec.nodes[].{gap.path}", gap.fix) for gap in _NODE]
-    if kind == "Agent":
-        found.append(("spec.scale.max", "set it to scale.min, or remove it"))
     return found

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from datetime import UTC
 from typing import assert_never
 
 from fairlead.clock import Clock
-from fairlead.core.actions import Action, Create, Delete, Obj, Plan, meta
+from fairlead.core.actions import Action, Create, Delete, Drain, Obj, Plan, meta, spec_of
+from fairlead.core.leases import wants_drain
 from fairlead.core.manifests import build_event
 from fairlead.core.statuses import status_patch
 from fairlead.errors import Conflict, FairleadError
 from fairlead.kube import KubeClient, Ref
 from fairlead.logs import get_logger
 from fairlead.services.election import LeadershipLost
+from fairlead.services.leases import drain_request, lease_ref
 from fairlead.services.objects import Objects
 
 _log = get_logger(__name__)
@@ -36,11 +37,6 @@ class Applier:
         self._reporter = reporter
         self._leads = leads
 
-    async def apply(self, obj: Obj, plan: Plan) -> Obj | None:
-        """Carry out a plan for *obj*; return it as it is then, or None if it is gone."""
-        await self.act(plan.actions)
-        return await self.write_status(obj, plan)
-
     async def write_status(self, obj: Obj, plan: Plan) -> Obj | None:
         """Bring the status to the plan's in at most one write."""
         patch = status_patch(obj, plan, now=self._clock.now())
@@ -61,6 +57,8 @@ class Applier:
                     await self._create(obj)
                 case Delete(obj, why):
                     await self.delete(obj, why)
+                case Drain(pod, why):
+                    await self._drain(pod, why)
                 case _:
                     assert_never(action)
 
@@ -82,10 +80,30 @@ class Applier:
             return  # it is gone, and another one has its name
         _log.info("deleted", kind=obj["kind"], namespace=meta(obj)["namespace"], name=meta(obj)["name"], why=why)
 
-    async def tell(self, about: Obj, reason: str, message: str, *, warning: bool) -> None:
+    async def _drain(self, pod: Obj, why: str) -> None:
+        """Ask a pod to take no more work; one that has no Lease takes none."""
+        self._require_leadership()
+        ref = lease_ref(meta(pod)["namespace"], meta(pod)["name"])
+        lease = await self._kube.get(ref)
+        if lease is None or spec_of(lease).get("holderIdentity") != meta(pod)["uid"] or wants_drain(lease):
+            return
+        try:
+            await self._kube.merge_patch(ref, drain_request(meta(lease)["uid"]))
+        except Conflict:
+            return  # it is gone, and another one has its name
+        _log.info("drained", kind="Pod", namespace=ref.namespace, name=ref.name, why=why)
+
+    async def tell(self, about: Obj, reason: str, message: str, *, warning: bool, related: Obj | None = None) -> None:
         """Write an Event. What was said before is not said again; that it cannot be said stops nothing."""
-        at = self._clock.now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        event = build_event(about, reason=reason, message=message, warning=warning, at=at, reporter=self._reporter)
+        event = build_event(
+            about,
+            reason=reason,
+            message=message,
+            warning=warning,
+            at=self._clock.now(),
+            reporter=self._reporter,
+            related=related,
+        )
         try:
             self._require_leadership()
             await self._kube.create(event)

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
-from fairlead.core import names
 from fairlead.core.actions import Obj, Plan, meta, spec_of
 from fairlead.core.agent import Observed as AgentObserved
-from fairlead.core.agent import plan_agent
+from fairlead.core.agent import plan_agent, refusal_of_pod
+from fairlead.core.external import Health, plan_external
 from fairlead.core.model import plan_model
 from fairlead.core.problems import Refusal
 from fairlead.core.references import Find, Source, Use, collect, lacking, uses_of_agent, uses_of_model, walk
 from fairlead.core.tool import plan_tool
 from fairlead.core.workflow import Observed as WorkflowObserved
 from fairlead.core.workflow import plan_workflow
+from fairlead.errors import FairleadError
+from fairlead.logs import redact
 from fairlead.services.graphchecks import GraphChecks
 from fairlead.services.objects import Key, Objects
 from fairlead.services.podsettings import PodSettingsSource
+from fairlead.services.pools import Pools
 
 _Named = frozenset[tuple[str, str]]
 
@@ -32,27 +35,41 @@ async def problems_of(checks: GraphChecks, source: Source, workflows: Mapping[st
     return await checks.problems(source.spec, name=source.name, workflows=workflows)
 
 
+class Lives(Protocol):
+    """Knows which pods live."""
+
+    @property
+    def alive(self) -> frozenset[str]:
+        """The uids of the pods that hold a living Lease."""
+
+    @property
+    def draining(self) -> Mapping[str, float]:
+        """For how many seconds living pods have been asked to take no more work, by uid."""
+
+    def health(self, agent: Obj) -> Health:
+        """Return what is known of an agent that someone else runs."""
+
+
 class Planner:
     """Makes the plan for one object of a declared kind."""
 
-    def __init__(self, objects: Objects, checks: GraphChecks, pods: PodSettingsSource, *, cluster: str) -> None:
+    def __init__(
+        self, objects: Objects, checks: GraphChecks, pods: PodSettingsSource, *, pools: Pools, lives: Lives
+    ) -> None:
         self._objects = objects
         self._checks = checks
         self._pods = pods
-        self._cluster = cluster
+        self._pools = pools
+        self._lives = lives
         self._uses: dict[Key, tuple[str, _Named]] = {}
-        self.alive: frozenset[str] = frozenset()
-        """The uids of the pods that hold a living Lease."""
-        self.depths: Mapping[str, tuple[int, int]] = {}
-        """By pool, how many tasks wait and how many are claimed."""
 
-    async def plan(self, obj: Obj) -> Plan:
-        """Return what is to be done about an object."""
+    async def plan(self, obj: Obj, *, refused: FairleadError | None = None) -> Plan:
+        """Return what is to be done about an object. *refused*: why the cluster did not take what it owns."""
         match obj["kind"]:
             case "Workflow":
                 return await self._plan_workflow(obj)
             case "Agent":
-                return await self._plan_agent(obj)
+                return await self._plan_agent(obj, refused)
             case "Tool":
                 return plan_tool(obj)
             case _:
@@ -65,6 +82,7 @@ class Planner:
     def forget(self, key: Key) -> None:
         """Forget an object that is gone."""
         self._uses.pop(key, None)
+        self._pools.forget(key.uid)
 
     def _remember(self, obj: Obj, uses: Iterable[Use]) -> None:
         named = frozenset((use.kind, use.name) for use in uses)
@@ -86,17 +104,20 @@ class Planner:
         self._remember(model, uses)
         return plan_model(model, lacking=self._lacking(meta(model)["namespace"], uses))
 
-    async def _plan_agent(self, agent: Obj) -> Plan:
-        namespace, name = meta(agent)["namespace"], meta(agent)["name"]
-        waiting, _ = self.depths.get(names.agent_pool(self._cluster, namespace, name), (0, 0))
+    async def _plan_agent(self, agent: Obj, refused: FairleadError | None) -> Plan:
+        if spec_of(agent).get("external"):
+            return plan_external(agent, self._objects.owned("Pod", meta(agent)["uid"]), self._lives.health(agent))
+        draining = self._lives.draining
         uses = list(uses_of_agent(spec_of(agent), "spec"))
         self._remember(agent, uses)
         observed = AgentObserved(
             pods=self._objects.owned("Pod", meta(agent)["uid"]),
-            alive=self.alive,
-            queue=waiting,
+            alive=self._lives.alive,
+            load=await self._pools.load(agent, draining=draining),
             settings=await self._pods.get(),
-            lacking=self._lacking(namespace, uses),
+            draining=draining,
+            lacking=self._lacking(meta(agent)["namespace"], uses),
+            refused=None if refused is None else refusal_of_pod(redact(str(refused))),
         )
         return plan_agent(agent, observed)
 

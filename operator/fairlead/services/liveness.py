@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from fairlead.api.conditions import EventReason
 from fairlead.clock import Clock
 from fairlead.core import names
-from fairlead.core.actions import Obj
+from fairlead.core.actions import Obj, meta, owner_of
 from fairlead.core.agent import is_over, is_restarting
-from fairlead.core.leases import Judgement, Sighting, judge
+from fairlead.core.external import Health
+from fairlead.core.leases import Judgement, Sighting, forgive, judge
 from fairlead.errors import RetryableError
 from fairlead.kube import KubeClient
 from fairlead.logs import get_logger
+from fairlead.services.abroad import Abroad
 from fairlead.services.applying import Applier
 from fairlead.services.objects import Key, Objects
 from fairlead.storage import Storage
 
 _log = get_logger(__name__)
 _LABELS: Final = ",".join(f"{key}={value}" for key, value in names.PART_OF_LABELS.items())
+_LOOKS_SHARE: Final = 10
+"""The pause between two looks is at least so many times as long as a look takes: thousands of Leases take long."""
+_PATIENCE_LOOKS: Final = 2
+"""Of the time between two looks, so many intervals count at most: who had no processor has not watched."""
+_AT_ONCE: Final = 20
 Probe = Callable[[], Awaitable[bool]]
 """Whether the gateway answers: while it does not, no pod can renew its Lease, and silence says nothing."""
 
@@ -48,6 +55,7 @@ class Liveness:
         self._probe = probe
         self._interval = interval
         self._namespaces = tuple(namespaces) or ("",)
+        self._abroad = Abroad(objects, applier)
         self._judgement = Judgement()
         self._wake = asyncio.Event()
 
@@ -56,13 +64,23 @@ class Liveness:
         """The uids of the pods that hold a living Lease."""
         return self._judgement.alive
 
+    @property
+    def draining(self) -> Mapping[str, float]:
+        """For how many seconds living pods have been asked to take no more work, by uid."""
+        return self._judgement.draining
+
+    def health(self, agent: Obj) -> Health:
+        """Return what is known of an agent that someone else runs."""
+        return self._abroad.health(agent)
+
     def wake(self) -> None:
-        """Have the Leases looked at now: a pod has registered."""
+        """Have the Leases looked at now: a pod has registered, or is asked to drain."""
         self._wake.set()
 
     async def run(self, changed: Callable[[frozenset[str]], Awaitable[None]]) -> None:
-        """Look for ever; tell *changed* which pods came to life or went silent."""
+        """Look for ever; tell *changed* which pods came to life, went silent, or are asked to drain."""
         while True:
+            started = self._clock.monotonic()
             try:
                 moved = await self.look()
                 if moved:
@@ -70,37 +88,48 @@ class Liveness:
             except RetryableError as error:
                 _log.warning("leases_not_listed", error=str(error))
             self._wake.clear()
+            took = self._clock.monotonic() - started
             try:
-                async with asyncio.timeout(self._interval):
+                async with asyncio.timeout(max(self._interval, _LOOKS_SHARE * took)):
                     await self._wake.wait()
             except TimeoutError:
                 continue
 
     async def look(self) -> frozenset[str]:
-        """Judge all Leases once; return the uids of the pods whose Lease came or went."""
+        """Judge all Leases once; return the uids of the pods whose Lease came, went or asks otherwise."""
+        before, asked = self._judgement, self._clock.monotonic()
+        found = await self._list()
+        answered, patience = self._clock.monotonic(), _PATIENCE_LOOKS * self._interval
+        after = judge(before, found, asked=asked, answered=answered, patience=patience)
+        if after.expired and not await self._probe():
+            _log.warning("gateway_silent", pods=len(after.expired))
+            after = judge(forgive(before), found, asked=asked, answered=answered, patience=patience)
+        for first in range(0, len(after.expired), _AT_ONCE):
+            some = after.expired[first : first + _AT_ONCE]
+            await asyncio.gather(*(self._lose(sighting) for sighting in some))
+        self._judgement = after  # only now: what could not be sent on is found again by the next look
+        news = await self._abroad.observe(found, after.alive)
+        return (before.alive ^ after.alive) | (before.draining.keys() ^ after.draining.keys()) | news
+
+    async def _list(self) -> list[Obj]:
         found: list[Obj] = []
         for namespace in self._namespaces:
             found += await self._kube.list(
                 "coordination.k8s.io/v1", "Lease", namespace=namespace, label_selector=_LABELS
             )
-        before = self._judgement
-        after = judge(before, found, now=self._clock.monotonic(), grace=self._interval)
-        if after.expired and not await self._probe():
-            _log.warning("gateway_silent", pods=len(after.expired))
-            after = judge(Judgement(), found, now=self._clock.monotonic(), grace=self._interval)
-        for sighting in after.expired:
-            await self._lose(sighting)
-        self._judgement = after  # only now: what could not be sent on is found again by the next look
-        return before.alive ^ after.alive
+        return found
 
     async def _lose(self, lost: Sighting) -> None:
+        if names.EXTERNAL_LABEL in (meta(lost.lease).get("labels") or {}):
+            return  # the holder is no pod
         runs = await self._storage.requeue_pod(lost.holder, at=self._clock.now())
         pod = self._objects.get(Key("Pod", lost.holder))
-        if pod is not None and is_over(pod):
-            return  # it has done what it was for, and nobody misses it
-        _log.warning("agent_lost", namespace=lost.namespace, name=lost.pod, uid=lost.holder, runs=len(runs))
-        if pod is None or is_restarting(pod):
-            return  # its process ended, and the kubelet starts another one with its own back-off
-        text = f"No heartbeat for {lost.duration:.0f} s; its work goes on elsewhere."
-        await self._applier.tell(pod, EventReason.AGENT_LOST, text, warning=True)
-        await self._applier.delete(pod, "the lease has expired", grace_seconds=0)
+        missed = pod is None or not is_over(pod)
+        if missed:
+            _log.warning("agent_lost", namespace=lost.namespace, name=lost.name, uid=lost.holder, runs=len(runs))
+        if pod is not None and missed and not is_restarting(pod):  # the kubelet starts it again, by its own back-off
+            await self._applier.delete(pod, "the lease has expired", grace_seconds=0)
+        await self._applier.delete(lost.lease, "it has expired")  # at once: garbage collection takes its time
+        if pod is not None and missed:
+            text = f"Pod {lost.name} gave no heartbeat for {lost.duration:.0f} s; its work goes on elsewhere."
+            await self._applier.tell(owner_of(pod) or pod, EventReason.AGENT_LOST, text, warning=True, related=pod)

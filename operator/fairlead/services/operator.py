@@ -10,17 +10,18 @@ from typing import Any, Final
 from fairlead.api.conditions import Reason
 from fairlead.clock import Clock
 from fairlead.core import names
-from fairlead.core.actions import Obj, meta
-from fairlead.core.agent import is_over
+from fairlead.core.actions import Drain, Obj, meta
+from fairlead.core.pool import is_elastic, is_over
 from fairlead.core.statuses import hindered
 from fairlead.core.workflow import is_finished
-from fairlead.errors import FairleadError, RetryableError, TerminalError
+from fairlead.errors import FairleadError, Refused, RetryableError, TerminalError
 from fairlead.kube import KubeClient, Ref
 from fairlead.logs import get_logger, redact
 from fairlead.services.applying import Applier
 from fairlead.services.declared import Planner
 from fairlead.services.liveness import Liveness
 from fairlead.services.objects import Key, Objects
+from fairlead.services.pools import Pools
 from fairlead.services.runs import Runs
 from fairlead.services.watchdog import WatchDead, Watchdog
 from fairlead.services.workqueue import WorkQueue
@@ -31,6 +32,8 @@ _log = get_logger(__name__)
 _WORKERS: Final = 8
 _BUS_SECONDS: Final = 0.02
 """Events of one run that come within this time are looked at together."""
+_ARRIVAL_SECONDS: Final = 0.25
+"""After work came for a pool: a pod that has room has taken it by then."""
 _REFUSED_SECONDS: Final = 60.0
 """Before something that was refused (a quota, a policy) is tried again."""
 _FIRST_RESYNC_SECONDS: Final = 3.0
@@ -50,6 +53,7 @@ class Operator:
         *,
         applier: Applier,
         planner: Planner,
+        pools: Pools,
         runs: Runs,
         liveness: Liveness,
         watchdog: Watchdog,
@@ -63,6 +67,7 @@ class Operator:
         self._objects = objects
         self._applier = applier
         self._planner = planner
+        self._pools = pools
         self._runs = runs
         self._liveness = liveness
         self._watchdog = watchdog
@@ -78,6 +83,7 @@ class Operator:
     async def prime(self) -> None:
         """Take in what there is; before the watches and `run`."""
         await self._watchdog.prime()
+        await self._liveness.look()  # whoever has not looked takes every pod for dead
 
     async def run(self) -> None:
         """Work for ever; ends only by an error."""
@@ -146,7 +152,17 @@ class Operator:
             self._planner.forget(key)
             return None
         plan = await self._planner.plan(obj)
-        await self._applier.apply(obj, plan)
+        try:
+            await self._applier.act(plan.actions)
+        except Refused as error:
+            if key.kind != "Agent":
+                raise
+            _log.warning("pod_refused", namespace=meta(obj)["namespace"], name=meta(obj)["name"], error=str(error))
+            await self._applier.write_status(obj, await self._planner.plan(obj, refused=error))
+            return _REFUSED_SECONDS
+        if any(isinstance(action, Drain) for action in plan.actions):
+            self._liveness.wake()
+        await self._applier.write_status(obj, plan)
         return plan.look_again
 
     async def _reconcile_pod(self, key: Key) -> None:
@@ -176,7 +192,7 @@ class Operator:
         """Follow the event bus: it makes things quick, the resync makes them sure."""
         while True:
             try:
-                async with aclosing(self._storage.subscribe("run", "agent")) as events:  # type: ignore[type-var]
+                async with aclosing(self._storage.subscribe("run", "agent", "queue")) as events:  # type: ignore[type-var]
                     async for event in events:
                         await self._hear(event)
             except RetryableError as error:
@@ -186,15 +202,29 @@ class Operator:
     async def _hear(self, event: Event) -> None:
         if event.topic == "agent":
             self._liveness.wake()
+        elif event.topic == "queue":
+            await self._work_arrived(event.key)
         elif self._objects.get(Key("WorkflowRun", event.key)) is not None:
             await self.queue.add(Key("WorkflowRun", event.key), _BUS_SECONDS)
         else:
             await self._runs.ended_alone(event.key)
 
+    async def _work_arrived(self, pool: str) -> None:
+        """Have an Agent looked at whose pool follows its work."""
+        found = self._pools.arrived(pool)
+        if found is None:
+            return
+        namespace, label = found
+        agents = (self._objects.find("Agent", namespace, label), *self._objects.list("Agent", namespace))
+        agent = next((one for one in agents if one and names.label_value(meta(one)["name"]) == label), None)
+        if agent is not None and is_elastic(agent):
+            await self.queue.add(Key("Agent", meta(agent)["uid"]), _ARRIVAL_SECONDS)
+
     async def _lives_changed(self, pods: frozenset[str]) -> None:
         """Have the owners of pods looked at that came to life or went silent."""
-        self._planner.alive = self._liveness.alive
         for uid in pods:
+            if self._objects.get(Key("Agent", uid)) is not None:  # it is external, and holds a Lease itself
+                await self.queue.add(Key("Agent", uid))
             pod = self._objects.get(Key("Pod", uid))
             if pod is not None:
                 await self._add_owners(pod, "Agent", "WorkflowRun")
@@ -218,7 +248,6 @@ class Operator:
 
     async def resync(self) -> None:
         """Queue everything that is not over, and find what happened while nobody watched."""
-        self._planner.depths = await self._storage.queue_depths(self._cluster)
         for key in self._objects.keys(*DECLARED, "WorkflowRun"):
             obj = self._objects.get(key)
             if obj is not None and not (key.kind == "WorkflowRun" and is_finished(obj)):

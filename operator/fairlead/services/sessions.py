@@ -10,18 +10,23 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from fairlead.api.conditions import EventReason
 from fairlead.clock import Clock
 from fairlead.core import names
-from fairlead.errors import Conflict, Refused, RetryableError, TerminalError
+from fairlead.core.actions import owner_of
+from fairlead.core.leases import wants_drain
+from fairlead.core.manifests import build_event
+from fairlead.errors import Conflict, FairleadError, Refused, RetryableError, TerminalError
 from fairlead.kube import KubeClient, Ref
 from fairlead.logs import get_logger
-from fairlead.services.leases import build_lease, lease_ref, renewal, wants_drain
+from fairlead.services.leases import build_lease, describe_agent, lease_ref, renewal, take_over
 from fairlead.services.tasks import Tasks
 from fairlead.services.wakeups import Wakeups
 from fairlead.storage.base import AgentSession, Claimed, Event, Fence, Fenced, Storage
 from fairlead_agent.protocol import PROTOCOL, Claim, Heartbeat, HeartbeatReply, Register, Session
 
 _log = get_logger(__name__)
+_REPORTER: Final = "fairlead-gateway"
 _DEFAULT_LEASE_SECONDS: Final = 15
 _MIN_LEASE_SECONDS: Final = 3
 _MAX_LEASE_DIGITS: Final = 5
@@ -114,11 +119,12 @@ class Sessions:
         pod = await self._live_pod(token)
         pool = pool_of(pod, self._cluster)
         seconds = _lease_seconds(pod)
-        await self._write_lease(pod, pool, seconds)
         secret = secrets.token_urlsafe(32)
         session = self._build_session(pod, pool, request, digest=token_digest(secret))
+        await self._write_lease(pod, pool, session)
         await self._storage.register(session, at=self._clock.now())
         await self._storage.publish(pool.event)
+        await self._tell(pod, session)
         _log.info("agent_registered", namespace=session.namespace, pod=session.pod, pool=pool.key, session=session.id)
         return Session(
             session=secret,
@@ -262,8 +268,27 @@ class Sessions:
             created_at=self._clock.now(),
         )
 
-    async def _write_lease(self, pod: Mapping[str, Any], pool: Pool, seconds: int) -> None:
-        lease = build_lease(pod, labels=pool.labels, seconds=seconds, now=self._clock.now())
+    async def _tell(self, pod: Mapping[str, Any], session: AgentSession) -> None:
+        """Write the Event of a registration; that it cannot be written stops nothing."""
+        does = f"version {session.version}, {session.concurrency} tasks at once, session {session.id}"
+        event = build_event(
+            owner_of(pod) or pod,
+            reason=EventReason.AGENT_REGISTERED,
+            message=f"Pod {session.pod} has registered: {does}.",
+            at=self._clock.now(),
+            reporter=_REPORTER,
+            related=pod,
+        )
+        try:
+            await self._kube.create(event)
+        except FairleadError as error:
+            _log.warning("event_not_written", kind="Pod", name=session.pod, error=str(error))
+
+    async def _write_lease(self, pod: Mapping[str, Any], pool: Pool, session: AgentSession) -> None:
+        about = describe_agent(session.version, session.capabilities, capacity=1 if pool.once else session.concurrency)
+        lease = build_lease(
+            pod, labels=pool.labels, annotations=about, seconds=_lease_seconds(pod), now=self._clock.now()
+        )
         try:
             await self._kube.create(lease)
         except Conflict:  # of an earlier container of this pod, or of an earlier pod of this name
@@ -276,7 +301,7 @@ class Sessions:
         labels = {} if found is None else found["metadata"].get("labels") or {}
         if found is not None and not names.PART_OF_LABELS.items() <= labels.items():
             raise Refused(f"the Lease {ref.namespace}/{ref.name} belongs to something else: give the pod another name")
-        await self._kube.merge_patch(ref, lease)
+        await self._kube.merge_patch(ref, take_over(lease, found or {}))
 
     async def _renew(self, session: AgentSession) -> bool:
         ref = lease_ref(session.namespace, session.pod)
@@ -294,7 +319,7 @@ class Sessions:
         pod = await self._kube.get(Ref("v1", "Pod", session.pod, session.namespace))
         if pod is None or pod["metadata"].get("uid") != session.pod_uid:
             raise Unauthenticated(f"pod {session.namespace}/{session.pod} is gone", reason="SessionExpired")
-        await self._write_lease(pod, pool_of(pod, self._cluster), _lease_seconds(pod))
+        await self._write_lease(pod, pool_of(pod, self._cluster), session)
 
     async def _give_back_unclaimed(self, session: AgentSession, held: Mapping[str, int], known: set[str]) -> None:
         """A pod that does not know of a task it holds never got the answer to its claim, or dropped the task."""

@@ -29,6 +29,7 @@ from fairlead.storage.records import (
     Fenced,
     LogRecord,
     NodeRecord,
+    PoolLoad,
     QueuedTask,
     Revision,
     Run,
@@ -65,6 +66,7 @@ __all__ = [
     "NodeRecord",
     "OverBudget",
     "Payment",
+    "PoolLoad",
     "QueuedTask",
     "Reservation",
     "Revision",
@@ -188,6 +190,9 @@ class Storage(Protocol):
 
     async def queue_depths(self, cluster: str) -> dict[str, tuple[int, int]]:
         """Return, by pool, how many tasks wait and how many are claimed."""
+
+    async def pool_load(self, pool: str) -> PoolLoad:
+        """Return what a pool has to do."""
 
     # -- waiting ------------------------------------------------------------------------------------------------------
     async def park(

@@ -123,6 +123,16 @@ class QueuedTask:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolLoad:
+    """What a pool has to do."""
+
+    queued: int
+    """Tasks that wait."""
+    held: Mapping[str, int]
+    """How many tasks each pod works on, by its uid."""
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """A task as it stands."""
 

@@ -17,6 +17,7 @@ from fairlead.services.liveness import Liveness
 from fairlead.services.objects import Key, Objects
 from fairlead.services.operator import Operator
 from fairlead.services.podsettings import PodDefaults, PodSettingsSource
+from fairlead.services.pools import Pools
 from fairlead.services.watchdog import Watchdog
 from fairlead.storage import Storage
 from fairlead.storage.base import AgentSession, Claimed, Effects, Fence, Run, RunEnd, RunState
@@ -187,12 +188,14 @@ def compose(kube: MemoryCluster, storage: Any, clock: FakeClock, folder: Path) -
     applier = Applier(client, objects, clock, reporter="test", leads=lambda: True)
     pods = PodSettingsSource(client, clock, PodDefaults("system", "agent:1", "IfNotPresent", "https://g"))
     liveness = Liveness(client, storage, objects, applier=applier, clock=clock, probe=probe, interval=2, namespaces=())
+    pools = Pools(storage, clock, cluster=CLUSTER, calm_seconds=60)
     operator = Operator(
         client,
         storage,
         objects,
         applier=applier,
-        planner=Planner(objects, checks, pods, cluster=CLUSTER),
+        planner=Planner(objects, checks, pods, pools=pools, lives=liveness),
+        pools=pools,
         runs=build_runs(storage, objects, applier=applier, checks=checks, pods=pods, clock=clock, cluster=CLUSTER),
         liveness=liveness,
         watchdog=Watchdog(client, objects, ()),

@@ -187,8 +187,7 @@ async def test_run_goes_on_elsewhere_when_the_lease_of_its_pod_expires(play: Pla
     stage.run("surviving", workflowRef={"name": "careful"})
     claimed = await play.claim(silent)
     second = wait_for("the pod that replaces it", lambda: replacement(stage, "fragile", pod))
-    reasons = {event["reason"] for event in wait_for("the event", lambda: events_about(stage, "fragile-0"))}
-    assert reasons == {"AgentLost"}
+    wait_for("the event", lambda: "AgentLost" in {event["reason"] for event in events_about(stage, "fragile")})
     player = await play.register(second, seconds=300)
     again = await play.claim(player)
     assert (again.run.uid, again.task.attempt) == (claimed.run.uid, 2)

@@ -121,6 +121,7 @@ async def read(storage: Storage) -> None:
     await storage.calls_of_run("run-1")
     await storage.logs_of_run("run-1")
     await storage.queue_depths(CLUSTER)
+    await storage.pool_load("pool")
     await storage.tasks_of_pod("pod-2-uid")
     await storage.list_sessions(CLUSTER)
     await storage.get_session(make_session().token_digest)

@@ -19,6 +19,7 @@ from fairlead.storage.base import (
     Fence,
     Fenced,
     NodeRecord,
+    PoolLoad,
     RunEnd,
     RunState,
     Span,
@@ -374,3 +375,20 @@ async def test_queue_depths_count_by_pool(storage: Storage) -> None:
 
     assert await storage.queue_depths(CLUSTER) == {POOL: (2, 1), "p2": (1, 0)}
     assert await storage.queue_depths("another cluster") == {}
+
+
+async def test_pool_load_counts_what_waits_and_what_each_pod_holds(storage: Storage) -> None:
+    for uid in ("run-1", "run-2", "run-3", "run-4"):
+        await submit(storage, uid)
+    await storage.claim(await registered(storage, "pod-1"), limit=2, at=NOW)
+    await storage.claim(await registered(storage, "pod-2"), limit=1, at=NOW)
+    assert await storage.pool_load(POOL) == PoolLoad(1, {"pod-1-uid": 2, "pod-2-uid": 1})
+    await storage.requeue_pod("pod-1-uid", at=LATER)
+    assert await storage.pool_load(POOL) == PoolLoad(3, {"pod-2-uid": 1})
+    assert await storage.pool_load("another") == PoolLoad(0, {})
+
+
+async def registered(storage: Storage, pod: str) -> AgentSession:
+    session = make_session(pod)
+    await storage.register(session, at=NOW)
+    return session

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,8 +11,6 @@ import pytest
 from fairlead.api.conditions import Reason
 from fairlead.core import names
 from fairlead.core.actions import Create, Delete, Plan
-from fairlead.core.agent import Observed as AgentObserved
-from fairlead.core.agent import plan_agent
 from fairlead.core.manifests import PodSettings, build_event, build_pool_pod, build_run_pod, build_started_run
 from fairlead.core.model import plan_model
 from fairlead.core.references import References
@@ -157,142 +154,6 @@ def test_plan_workflow_prunes_the_oldest_of_its_own_finished_runs() -> None:
     assert [action.obj["metadata"]["name"] for action in plan.actions] == ["r2", "r1"]
 
 
-AGENT = make("Agent", "a", {"scale": {"min": 2}})
-
-
-def pods_of(agent: dict[str, Any], count: int, **status: Any) -> list[dict[str, Any]]:
-    pods = [build_pool_pod(agent, slot, SETTINGS) for slot in range(count)]
-    for pod in pods:
-        pod["metadata"]["uid"] = f"uid-{pod['metadata']['name']}"
-        pod["status"] = status
-    return pods
-
-
-def look(pods: list[dict[str, Any]], *alive: str, **more: Any) -> AgentObserved:
-    return replace(AgentObserved(pods, frozenset(alive), 0, SETTINGS), **more)
-
-
-def names_of(plan: Plan, kind: type) -> list[str]:
-    return [action.obj["metadata"]["name"] for action in plan.actions if isinstance(action, kind)]
-
-
-def test_plan_agent_absent_pods_are_created() -> None:
-    plan = plan_agent(AGENT, look([]))
-    assert names_of(plan, Create) == ["a-0", "a-1"]
-    assert ready(plan) == ("False", "ScalingUp")
-
-
-def test_plan_agent_second_pass_does_nothing() -> None:
-    pods = pods_of(AGENT, 2)
-    assert plan_agent(AGENT, look(pods)).actions == ()
-    plan = plan_agent(AGENT, look(pods, "uid-a-0", "uid-a-1"))
-    assert plan.actions == ()
-    assert ready(plan) == ("True", "Available")
-    assert plan.status["pods"] == "2/2"
-
-
-def test_plan_agent_ended_pods_are_deleted_before_their_slot_is_filled() -> None:
-    pods = pods_of(AGENT, 2)
-    pods[0]["status"] = {"phase": "Failed"}
-    plan = plan_agent(AGENT, look(pods, "uid-a-1"))
-    assert names_of(plan, Delete) == ["a-0"]
-    assert names_of(plan, Create) == []
-    assert names_of(plan_agent(AGENT, look(pods[1:], "uid-a-1")), Create) == ["a-0"]
-
-
-def test_plan_agent_surplus_pods_go() -> None:
-    smaller = make("Agent", "a", {"scale": {"min": 1}})
-    plan = plan_agent(smaller, look(pods_of(AGENT, 3), "uid-a-0"))
-    assert names_of(plan, Delete) == ["a-1", "a-2"]
-
-
-def test_plan_agent_changed_pods_are_replaced_one_at_a_time() -> None:
-    changed = make("Agent", "a", {"scale": {"min": 2}, "concurrency": 9})
-    pods = pods_of(AGENT, 2)
-    assert names_of(plan_agent(changed, look(pods, "uid-a-0", "uid-a-1")), Delete) == ["a-0"]
-    pods[0]["metadata"]["deletionTimestamp"] = "now"
-    assert names_of(plan_agent(changed, look(pods, "uid-a-0", "uid-a-1")), Delete) == []
-    fresh = pods_of(changed, 1) + pods[1:]
-    assert names_of(plan_agent(changed, look(fresh, "uid-a-1")), Delete) == []
-    assert names_of(plan_agent(changed, look(fresh, "uid-a-0", "uid-a-1")), Delete) == ["a-1"]
-
-
-def test_plan_agent_changed_pod_that_never_worked_is_replaced_at_once() -> None:
-    changed = make("Agent", "a", {"scale": {"min": 2}, "pod": {"image": "right:1"}})
-    assert names_of(plan_agent(changed, look(pods_of(AGENT, 2), "uid-a-1")), Delete) == ["a-0"]
-
-
-def test_plan_agent_foreign_pods_are_left_alone() -> None:
-    namesake = make("Agent", "a", {"scale": {"min": 2}})
-    namesake["metadata"]["uid"] = "another"
-    plan = plan_agent(namesake, look(pods_of(AGENT, 2)))
-    assert names_of(plan, Delete) == []
-
-
-@pytest.mark.parametrize(
-    ("more", "expected"),
-    [
-        pytest.param({"settings": None}, ("False", "GatewayUnavailable"), id="no-gateway"),
-        pytest.param({"lacking": (Reason.TOOL_NOT_FOUND, "no")}, ("False", "ToolNotFound"), id="no-tool"),
-    ],
-)
-def test_plan_agent_waits(more: dict[str, Any], expected: tuple[str, str]) -> None:
-    assert ready(plan_agent(AGENT, look([], **more))) == expected
-
-
-@pytest.mark.parametrize(
-    ("status", "reason"),
-    [
-        pytest.param(
-            {"containerStatuses": [{"state": {"waiting": {"reason": "ImagePullBackOff", "message": "no"}}}]},
-            "ImagePullFailed",
-            id="image",
-        ),
-        pytest.param(
-            {"containerStatuses": [{"state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}, "PodFailing", id="crash"
-        ),
-        pytest.param(
-            {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3"}]},
-            "PodPending",
-            id="unschedulable",
-        ),
-        pytest.param({"phase": "Running"}, "ScalingUp", id="not-registered"),
-    ],
-)
-def test_plan_agent_tells_why_not(status: dict[str, Any], reason: str) -> None:
-    assert ready(plan_agent(AGENT, look(pods_of(AGENT, 2, **status)))) == ("False", reason)
-
-
-def test_plan_agent_reserved_environment_is_refused() -> None:
-    agent = make("Agent", "a", {"pod": {"env": [{"name": "FAIRLEAD_TOKEN_FILE", "value": "/etc/passwd"}]}})
-    plan = plan_agent(agent, look(pods_of(agent, 1)))
-    assert ready(plan) == ("False", "InvalidSpec")
-    assert names_of(plan, Delete) == ["a-0"]
-
-
-def test_build_pool_pod_takes_only_what_is_allowed() -> None:
-    pod_options = {
-        "image": "mine:1",
-        "labels": {"team": "x", names.AGENT_LABEL: "other", "app.kubernetes.io/managed-by": "me"},
-        "annotations": {names.POOL_ANNOTATION: "stolen", "note": "y"},
-        "env": [{"name": "TZ", "value": "UTC"}, {"name": "FAIRLEAD_GATEWAY_URL", "value": "http://evil"}],
-        "hostNetwork": True,
-        "nodeSelector": {"disk": "ssd"},
-    }
-    spec = {"pod": pod_options, "leaseDurationSeconds": 7, "resources": {"limits": {"cpu": 2}}}
-    pod = build_pool_pod(make("Agent", "a", spec), 0, SETTINGS)
-    assert pod["metadata"]["labels"] == {**names.PART_OF_LABELS, "team": "x", names.AGENT_LABEL: "a"}
-    assert pod["metadata"]["annotations"]["note"] == "y"
-    assert names.POOL_ANNOTATION not in pod["metadata"]["annotations"]
-    assert pod["metadata"]["annotations"][names.LEASE_SECONDS_ANNOTATION] == "7"
-    env = {entry["name"]: entry["value"] for entry in pod["spec"]["containers"][0]["env"]}
-    assert env["FAIRLEAD_GATEWAY_URL"] == "https://g"
-    assert env["TZ"] == "UTC"
-    assert "hostNetwork" not in pod["spec"]
-    assert pod["spec"]["nodeSelector"] == {"disk": "ssd"}
-    assert pod["spec"]["containers"][0]["resources"] == {"limits": {"cpu": "2"}}
-
-
 def test_names_of_children_fit_whatever_the_parent_is_called() -> None:
     long = make("Agent", "x" * 253, {})
     pod = build_pool_pod(long, 7, SETTINGS)
@@ -320,6 +181,6 @@ def test_plan_run_pods_one_while_wanted_and_a_new_name_for_each_claim() -> None:
 
 def test_build_event_note_has_as_many_bytes_as_a_server_takes() -> None:
     about = make("Workflow", "w", {})
-    event = build_event(about, reason="R", message="…" * 1000, warning=True, at="t", reporter="r")
+    event = build_event(about, reason="R", message="…" * 1000, warning=True, at=NOW, reporter="r")
     assert event["note"] == "…" * 341
     assert len(event["note"].encode()) <= 1024

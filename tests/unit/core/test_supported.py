@@ -33,7 +33,13 @@ RUN = {
     "budget": {"maxCostUSD": "1"},
     "workflow": RUNS,
 }
-AGENT = {"graph": "a:b", "tools": ["sql"], "maxTurns": 3, "budget": {"maxTokens": 1}}
+AGENT = {
+    "scale": {"min": 0, "max": 5, "targetQueue": 3},
+    "graph": "a:b",
+    "tools": ["sql"],
+    "maxTurns": 3,
+    "budget": {"maxTokens": 1},
+}
 MODEL = {"model": "x", "fallbacks": ["y"], "rateLimit": {"requestsPerMinute": 1}, "budget": {"maxTokens": 1}}
 TOOL = {"http": {"url": "https://x"}, "requireApproval": True, "approvers": ["a"], "idempotent": True}
 
@@ -63,8 +69,6 @@ def test_what_this_version_does_is_supported(kind: str, spec: dict[str, Any]) ->
         ("Agent", {"external": {"url": "https://x"}}, "external"),
         ("Agent", {"skills": []}, "skills"),
         ("Agent", {"memory": {}}, "memory"),
-        ("Agent", {"scale": {"max": 3}}, "scale.max"),
-        ("Agent", {"scale": {"targetQueue": 3}}, "scale.targetQueue"),
         ("Tool", {"mcp": {"url": "https://x"}}, "mcp"),
     ],
 )
@@ -76,8 +80,6 @@ def test_unsupported_names_the_path(kind: str, spec: dict[str, Any], path: str) 
     ("kind", "spec"),
     [
         ("WorkflowRun", {"priority": 0, "suspend": False, "dryRun": False, "stop": True}),
-        ("Agent", {"scale": {"min": 2, "max": 2}, "concurrency": 4}),
-        ("Agent", {"scale": {"max": 1}}),
         ("Secret", {"budget": 1}),
         ("Workflow", {"nodes": "no list"}),
     ],

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from fairlead.core.actions import Create, Delete, Plan
+from fairlead.core.actions import Create, Delete
 from fairlead.services.applying import Applier
 from fairlead.services.election import Election, LeadershipLost
 from fairlead.services.objects import Objects
@@ -27,6 +27,6 @@ async def test_apply_after_a_pause_longer_than_the_lease_writes_nothing() -> Non
 
     for write in (Create({**POD, "metadata": {**POD["metadata"], "name": "q"}}), Delete(POD, "why")):
         with pytest.raises(LeadershipLost):
-            await applier.apply(POD, Plan((write,), ()))
+            await applier.act((write,))
     await applier.tell(POD, "AgentLost", "gone", warning=True)
     assert kube.objects == before

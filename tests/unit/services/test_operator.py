@@ -12,9 +12,9 @@ from fairlead.core import names
 from fairlead.errors import Refused, RetryableError, Unavailable
 from fairlead.kube import Ref
 from fairlead.services.objects import Key
-from fairlead.storage.base import RunState
+from fairlead.storage.base import Event, RunState
 from fairlead.testing.operatorworld import NODES, OperatorWorld, operator_world
-from fairlead.testing.storage import make_revision, make_run, make_task
+from fairlead.testing.storage import CLUSTER, make_revision, make_run, make_task
 
 
 @pytest.fixture
@@ -144,37 +144,58 @@ async def pool_pod(world: OperatorWorld, **status: Any) -> dict[str, Any]:
     return pod
 
 
+async def watch(world: OperatorWorld, seconds: int) -> None:
+    """Let time pass while the Leases are looked at, every other second."""
+    for _ in range(0, seconds, 2):
+        world.clock.advance(2)
+        await world.liveness.look()
+
+
+def leases(world: OperatorWorld) -> list[dict[str, Any]]:
+    return world.kube.of_kind("Lease")
+
+
 async def test_liveness_expired_lease_deletes_the_pod_and_says_so(world: OperatorWorld) -> None:
     pod = await pool_pod(world)
     assert await world.liveness.look() == {pod["metadata"]["uid"]}
-    world.clock.advance(18)
+    await watch(world, 14)
+    assert leases(world)
+    world.clock.advance(2)
     assert await world.liveness.look() == {pod["metadata"]["uid"]}
-    assert world.kube.deleted == [(Ref.of(pod), 0)]
-    assert [event["reason"] for event in world.kube.of_kind("Event")] == ["AgentLost"]
+    assert world.kube.deleted[0] == (Ref.of(pod), 0)
+    assert leases(world) == []
+    (event,) = world.kube.of_kind("Event")
+    assert (event["reason"], event["regarding"]["kind"], event["related"]["name"]) == ("AgentLost", "Agent", "g-0")
 
 
 async def test_liveness_a_silent_gateway_is_not_the_agents_fault(world: OperatorWorld) -> None:
     await pool_pod(world)
     await world.liveness.look()
     world.gateway_answers.append(False)
-    world.clock.advance(60)
-    await world.liveness.look()
+    await watch(world, 60)
     assert world.kube.deleted == []
     world.gateway_answers.append(True)
-    world.clock.advance(10)
-    await world.liveness.look()
+    await watch(world, 2)
     assert world.kube.deleted == []
-    world.clock.advance(10)
+    await watch(world, 30)
+    assert len(leases(world)) == 0
+
+
+async def test_liveness_an_operator_without_processor_takes_nobody_for_dead(world: OperatorWorld) -> None:
+    await pool_pod(world)
     await world.liveness.look()
-    assert len(world.kube.deleted) == 1
+    for _ in range(3):
+        world.clock.advance(600)
+        await world.liveness.look()
+    assert world.kube.deleted == []
 
 
 async def test_liveness_a_pod_that_is_starting_again_keeps_its_place(world: OperatorWorld) -> None:
-    await pool_pod(world, containerStatuses=[{"state": {"waiting": {"reason": "CrashLoopBackOff"}}}])
+    pod = await pool_pod(world, containerStatuses=[{"state": {"waiting": {"reason": "CrashLoopBackOff"}}}])
     await world.liveness.look()
-    world.clock.advance(18)
-    await world.liveness.look()
-    assert world.kube.deleted == []
+    await watch(world, 18)
+    assert Ref.of(pod) in world.kube.objects
+    assert leases(world) == []
 
 
 async def test_liveness_nobody_misses_a_pod_that_has_done_its_work(world: OperatorWorld) -> None:
@@ -182,21 +203,73 @@ async def test_liveness_nobody_misses_a_pod_that_has_done_its_work(world: Operat
     await world.liveness.look()
     pod["status"] = {"phase": "Succeeded"}
     world.show()
-    world.clock.advance(18)
-    await world.liveness.look()
-    assert (world.kube.deleted, world.kube.of_kind("Event")) == ([], [])
+    await watch(world, 18)
+    assert (Ref.of(pod) in world.kube.objects, world.kube.of_kind("Event"), leases(world)) == (True, [], [])
 
 
 async def test_liveness_what_could_not_be_sent_on_is_sent_on_later(world: OperatorWorld) -> None:
-    await pool_pod(world)
+    pod = await pool_pod(world)
     await world.liveness.look()
-    world.clock.advance(18)
+    await watch(world, 14)
     world.storage.down = True
     with pytest.raises(RetryableError):
-        await world.liveness.look()
+        await watch(world, 2)
+    assert Ref.of(pod) in world.kube.objects
     world.storage.down = False
     await world.liveness.look()
-    assert len(world.kube.deleted) == 1
+    assert Ref.of(pod) not in world.kube.objects
+
+
+async def test_agent_that_shrinks_has_its_pod_drained_and_then_deleted(world: OperatorWorld) -> None:
+    pod = await pool_pod(world)
+    await world.liveness.look()
+    agent = world.objects.keys("Agent")[0]
+    await world.change(agent, {"scale": {"min": 0}})
+    assert await world.settle(agent) is None
+    (lease,) = leases(world)
+    assert lease["metadata"]["annotations"] == {names.DRAIN_ANNOTATION: "true"}
+    assert await world.liveness.look() == {pod["metadata"]["uid"]}
+    assert await world.settle(agent) == 1
+    assert world.condition(agent, "Reconciling")["reason"] == "ScalingDown"
+    lease["spec"]["renewTime"] = "b"
+    await watch(world, 8)
+    await world.settle(agent)
+    assert world.kube.of_kind("Pod") == []
+    assert world.condition(agent, "Ready")["reason"] == "ScaledToZero"
+
+
+async def test_agent_whose_pod_exceeds_the_quota_says_so_until_there_is_room(world: OperatorWorld) -> None:
+    agent = await world.add("Agent", "g", {})
+    world.kube.refuse["Pod"] = Refused('create Pod default/g-0: pods "g-0" is forbidden: exceeded quota: small')
+    assert await world.settle(agent) == 60
+    assert world.condition(agent, "Ready")["reason"] == "QuotaExceeded"
+    assert "exceeded quota: small" in world.condition(agent, "Ready")["message"]
+    del world.kube.refuse["Pod"]
+    await world.settle(agent)
+    assert world.condition(agent, "Ready")["reason"] == "ScalingUp"
+
+
+async def test_elastic_agent_gets_a_pod_when_work_comes_and_loses_it_after_a_pause(world: OperatorWorld) -> None:
+    await world.add("Model", "m", {"model": "x"})
+    agent = await world.add("Agent", "g", {"scale": {"min": 0, "max": 3}})
+    await world.add("Workflow", "w", {"model": "m", "runsOn": {"agent": "g"}, "nodes": NODES})
+    assert await world.settle(agent) is None
+    assert world.kube.of_kind("Pod") == []
+    await world.run("r")
+    await world.operator._hear(Event("queue", names.agent_pool(CLUSTER, "default", "g")))
+    assert agent in world.operator.queue._due
+    assert await world.settle(agent) == 5
+    (pod,) = world.kube.of_kind("Pod")
+    world.kube.add(lease_of(pod, "a"))
+    await world.liveness.look()
+    await world.finish(await world.claim(pod=pod["metadata"]["name"]))
+    for _ in range(11):
+        await world.settle(agent)
+        assert leases(world)[0]["metadata"].get("annotations") is None
+        world.clock.advance(5)
+    world.clock.advance(6)
+    await world.settle(agent)
+    assert leases(world)[0]["metadata"]["annotations"] == {names.DRAIN_ANNOTATION: "true"}
 
 
 async def test_observe_a_model_that_appears_wakes_those_that_wait_for_it(world: OperatorWorld) -> None:

@@ -117,6 +117,41 @@ async def test_register_lease_of_an_earlier_pod_of_the_name_is_taken_over(world:
     assert lease["metadata"]["ownerReferences"][0]["uid"] == lease["spec"]["holderIdentity"]
 
 
+async def test_register_says_on_the_lease_what_the_agent_is(world: World) -> None:
+    request = Register(version="1.2.3", capabilities=("llm", "tool"), concurrency=7)
+    await world.sessions.register(await world.pod(), request)
+    annotations = world.lease()["metadata"]["annotations"]
+    assert annotations == {
+        names.VERSION_ANNOTATION: "1.2.3",
+        names.CAPABILITIES_ANNOTATION: "llm,tool",
+        names.CAPACITY_ANNOTATION: "7",
+    }
+
+
+async def test_register_is_told_once_for_each_registration(world: World) -> None:
+    token = await world.pod()
+    for _ in range(2):
+        await world.sessions.register(token, REGISTER)
+    events = [obj for obj in world.kube.objects.values() if obj["kind"] == "Event"]
+    assert [event["reason"] for event in events] == ["AgentRegistered"] * 2
+    assert events[0]["related"]["name"] == "agent-0"
+
+
+@pytest.mark.parametrize(
+    ("again", "drains"),
+    [pytest.param(False, True, id="its-process-started-again"), pytest.param(True, False, id="another-pod")],
+)
+async def test_register_what_was_asked_of_a_pod_holds_for_it(world: World, *, again: bool, drains: bool) -> None:
+    token = await world.pod()
+    await world.sessions.register(token, REGISTER)
+    world.lease()["metadata"]["annotations"][names.DRAIN_ANNOTATION] = "true"
+    if again:
+        del world.kube.objects[Ref("v1", "Pod", "agent-0", NAMESPACE)]
+        token = await world.pod()
+    session = await world.sessions.authenticate((await world.sessions.register(token, REGISTER)).session)
+    assert (await world.sessions.heartbeat(session, Heartbeat())).drain is drains
+
+
 @pytest.mark.parametrize("token", ["", "unknown"])
 async def test_register_unknown_token_is_refused(world: World, token: str) -> None:
     with pytest.raises(Unauthenticated):

@@ -25,6 +25,7 @@ from fairlead.storage.base import (
     LogRecord,
     NodeRecord,
     OverBudget,
+    PoolLoad,
     QueuedTask,
     Revision,
     Run,
@@ -163,6 +164,10 @@ class SqlStorage:
     async def queue_depths(self, cluster: str) -> dict[str, tuple[int, int]]:
         """Return, by pool, how many tasks wait and how many are claimed."""
         return await self._database.read(lambda tx: tasks.depths(tx, cluster))
+
+    async def pool_load(self, pool: str) -> PoolLoad:
+        """Return what a pool has to do."""
+        return await self._database.read(lambda tx: tasks.load(tx, pool))
 
     async def park(
         self, fence: Fence, *, keys: Sequence[str], wake_at: datetime | None, reason: str, at: datetime

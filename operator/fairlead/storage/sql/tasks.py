@@ -17,6 +17,7 @@ from fairlead.storage.base import (
     Fence,
     Fenced,
     NodeRecord,
+    PoolLoad,
     Revision,
     RunEnd,
     RunState,
@@ -43,6 +44,12 @@ _DEPTHS = (
     .where(tasks.c.cluster == bindparam("cluster"), tasks.c.state.in_((TaskState.QUEUED, TaskState.CLAIMED)))
     .group_by(tasks.c.pool, tasks.c.state)
 )
+_LOAD = (
+    select(tasks.c.pod_uid, func.count())
+    .where(tasks.c.pool == bindparam("pool"), tasks.c.state.in_((TaskState.QUEUED, TaskState.CLAIMED)))
+    .group_by(tasks.c.pod_uid)
+)
+"""What is queued has no pod."""
 _LIVE_SESSION = (
     select(sessions.c.id)
     .where(sessions.c.id == bindparam("id"), sessions.c.revoked.is_(False))
@@ -304,3 +311,9 @@ def depths(tx: Transaction, cluster: str) -> dict[str, tuple[int, int]]:
     for pool, state, number in tx.all(_DEPTHS, {"cluster": cluster}):
         found.setdefault(pool, {})[state] = number
     return {pool: (n.get(TaskState.QUEUED, 0), n.get(TaskState.CLAIMED, 0)) for pool, n in found.items()}
+
+
+def load(tx: Transaction, pool: str) -> PoolLoad:
+    """Return what a pool has to do."""
+    held: dict[str, int] = dict(tx.all(_LOAD, {"pool": pool}))
+    return PoolLoad(held.pop("", 0), held)
