@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -76,10 +76,26 @@ class GatewaySettings(ProcessSettings):
     allow_private_models: bool = False
     """Whether a Model's ``baseURL`` may be a private address (a model server in the cluster)."""
     allow_loopback_tools: bool = False
-    """Whether an http Tool's ``url`` may be this machine. The built-in `http_request` never may."""
+    """Whether an http Tool's ``url``, or a host that a program may reach, may be this machine. The built-in
+    `http_request` never may."""
     allow_private_tools: bool = False
-    """Whether an http Tool's ``url`` may be a private address (a service in the cluster)."""
+    """Whether an http Tool's ``url``, or a host that a program may reach, may be a private address (a service in the
+    cluster)."""
     tool_timeout_seconds: Annotated[float, Field(gt=0)] = 60
+    sandbox: Literal["auto", "docker", "bubblewrap", "pod", "none"] = "auto"
+    """What the programs of ``code`` nodes and of the tools `python` and `shell` run in. ``auto``: in a cluster pods,
+    elsewhere Docker where an engine and the image are there, else bubblewrap where it works. Without one, programs are
+    refused."""
+    sandbox_image: str = "fairlead-sandbox:0.1.0"
+    sandbox_namespace: str = names.SANDBOX_NAMESPACE
+    """Where sandboxes that are pods live: a namespace of their own, with a policy that denies every connection."""
+    sandbox_runtime_class: str = ""
+    """The RuntimeClass of sandboxes that are pods, for a kernel of their own: gVisor's or Kata's, as the cluster names
+    it."""
+    sandbox_parallel: Annotated[int, Field(ge=1, le=1000)] = 4
+    """How many programs run at a time; more wait."""
+    sandbox_warm: Annotated[int, Field(ge=0, le=100)] = 1
+    """How many sandboxes are kept ready, so that a program starts at once. Pods never are."""
 
 
 class ExportSettings(BaseSettings):

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from httpx import AsyncClient
 
     from fairlead.kube import KubeClient
+    from fairlead.sandbox.base import Sandbox
+    from fairlead.sandbox.choosing import Choice
     from fairlead.services.applying import Applier
     from fairlead.services.approvals import Approvals
     from fairlead.services.asking import Models
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from fairlead.services.operator import Operator
     from fairlead.services.podsettings import PodSettingsSource
     from fairlead.services.profiling import Profiling
+    from fairlead.services.programs import Programs
     from fairlead.services.reading import Readers, Reading
     from fairlead.services.results import Results
     from fairlead.services.roster import Roster
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
     from fairlead.services.wakeups import Wakeups
     from fairlead.settings import ExportSettings, GatewaySettings, OperatorSettings
     from fairlead.storage.base import Storage
+    from fairlead.tools.code import RunProgram
     from fairlead.tools.registry import Registry
 
 
@@ -81,6 +85,7 @@ class Gateway:
     profiling: Profiling
     roster: Roster
     exporting: Exporting
+    sandbox: Choice
     wakeups: Wakeups
     close: Callable[[], Awaitable[None]]
 
@@ -155,7 +160,8 @@ def _compose_gateway(
     woken = Wakeups(storage, clock, sessions.TOPIC, waiting.TOPIC, calls.BUDGET_TOPIC)
     own_id = f"gateway-{secrets.token_hex(8)}"
     core = _Core(own_id, storage, kube, clock, cluster, known, woken)
-    agents = _compose_agents(core, *_build_callers(settings, core, stack))
+    sandbox = build_sandbox(settings, kube)
+    agents = _compose_agents(core, *_build_callers(settings, core, sandbox, stack=stack))
     return Gateway(
         id=own_id,
         storage=storage,
@@ -170,29 +176,55 @@ def _compose_gateway(
         profiling=profiling.Profiling(storage, clock, cluster=cluster),
         roster=roster.Roster(storage, cluster=cluster),
         exporting=build_exporting(ExportSettings(), storage, clock, stack=stack),
+        sandbox=sandbox,
         wakeups=woken,
         close=stack.pop_all().aclose,
     )
 
 
-def _build_callers(settings: GatewaySettings, core: _Core, stack: AsyncExitStack) -> tuple[Models, Toolbox]:
-    """Return what reaches the world outside: providers of models, and tools."""
+def build_sandbox(settings: GatewaySettings, kube: KubeClient | None = None) -> Choice:
+    """Return what programs run in; nothing is tried yet. Where *kube* is the own cluster's, they may be pods of it."""
+    from fairlead.egress import Policy
+    from fairlead.sandbox.choosing import Options
+    from fairlead.sandbox.choosing import build_sandbox as choose
+    from fairlead.services.sandboxpods import SandboxPods
+
+    options = Options(
+        image=settings.sandbox_image,
+        runtime_class=settings.sandbox_runtime_class,
+        namespace=settings.sandbox_namespace,
+        parallel=settings.sandbox_parallel,
+        warm=settings.sandbox_warm,
+        policy=Policy(loopback=settings.allow_loopback_tools, private=settings.allow_private_tools),
+    )
+    in_cluster = settings.kubeconfig is None or settings.sandbox == "pod"
+    pods = SandboxPods(kube, settings.sandbox_namespace) if kube is not None and in_cluster else None
+    return choose(settings.sandbox, options=options, pods=pods)
+
+
+def _build_callers(
+    settings: GatewaySettings, core: _Core, sandbox: Sandbox, *, stack: AsyncExitStack
+) -> tuple[Models, Toolbox, Programs]:
+    """Return what reaches the world outside: providers of models, tools, and the sandbox."""
     from fairlead import egress
     from fairlead.llm.providers import Providers
     from fairlead.services.asking import Models
+    from fairlead.services.programs import Programs
     from fairlead.services.toolbox import Toolbox
 
     models_at = egress.Policy(loopback=settings.allow_loopback_models, private=settings.allow_private_models)
     tools_at = egress.Policy(loopback=settings.allow_loopback_tools, private=settings.allow_private_tools)
     providers = Providers(egress.EgressTransport(models_at))
     web, declared = [egress.build_client(egress.EgressTransport(policy)) for policy in (egress.Policy(), tools_at)]
-    for client in (providers, web, declared):
+    for client in (providers, web, declared, sandbox):
         stack.push_async_callback(client.aclose)
-    tools = Toolbox(core.kube, build_tools(web), declared, timeout_seconds=settings.tool_timeout_seconds)
-    return Models(core.kube, core.clock, providers, find_tool=tools.info), tools
+    programs = Programs(sandbox)
+    built_in = build_tools(web, programs.answer)
+    tools = Toolbox(core.kube, built_in, declared, timeout_seconds=settings.tool_timeout_seconds)
+    return Models(core.kube, core.clock, providers, find_tool=tools.info), tools, programs
 
 
-def _compose_agents(core: _Core, models: Models, tools: Toolbox) -> AgentServices:
+def _compose_agents(core: _Core, models: Models, tools: Toolbox, programs: Programs) -> AgentServices:
     from fairlead.services import calls, handout, journal, results, sessions, turns, waiting
 
     storage, clock, known, woken = core.storage, core.clock, core.tasks, core.wakeups
@@ -201,7 +233,16 @@ def _compose_agents(core: _Core, models: Models, tools: Toolbox) -> AgentService
         sessions=sessions.Sessions(storage, core.kube, clock, cluster=core.cluster, tasks=known, wakeups=woken),
         handout=handout.Handout(earlier, tools.describe),
         journal=journal.Journal(storage, known, clock),
-        calls=calls.Calls(storage, clock, gateway=core.id, tasks=known, models=models, tools=tools, wakeups=woken),
+        calls=calls.Calls(
+            storage,
+            clock,
+            gateway=core.id,
+            tasks=known,
+            models=models,
+            tools=tools,
+            programs=programs,
+            wakeups=woken,
+        ),
         waiting=waiting.Waiting(storage, clock, woken),
         turns=turns.Turns(storage, clock, known),
         results=earlier,
@@ -227,20 +268,23 @@ def build_exporting(settings: ExportSettings, storage: Storage, clock: Clock, *,
     return Exporting(storage, clock, sender, service=settings.service_name)
 
 
-def build_tools(web: AsyncClient) -> Registry:
+def build_tools(web: AsyncClient, run: RunProgram) -> Registry:
     """Return the built-in tools.
 
     Args:
         web: a client that asks public addresses only.
+        run: runs the programs that models write.
     """
     from fairlead.tools.child import Children
+    from fairlead.tools.code import CodeTool
     from fairlead.tools.http_request import HttpRequest
     from fairlead.tools.json_query import JsonQuery
     from fairlead.tools.registry import Registry
     from fairlead.tools.sql import Sql
 
     children = Children()
-    return Registry((HttpRequest(web), JsonQuery(children), Sql(children)))
+    programs = (CodeTool("python", run), CodeTool("shell", run))
+    return Registry((HttpRequest(web), JsonQuery(children), Sql(children), *programs))
 
 
 @dataclass(frozen=True, slots=True)

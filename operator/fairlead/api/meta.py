@@ -55,6 +55,7 @@ LIST_SET: Final = {"x-kubernetes-list-type": "set"}
 
 DNS_NAME: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 
+HostName = Annotated[str, Field(min_length=1, max_length=253, pattern=DNS_NAME)]
 ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=DNS_NAME)]
 """The name of an object in the same namespace."""
 NodeName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z][a-z0-9_]{0,62}$")]

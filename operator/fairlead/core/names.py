@@ -15,6 +15,8 @@ API_VERSION: Final = group.API_VERSION
 CATEGORY: Final = group.CATEGORY
 
 SYSTEM_NAMESPACE: Final = "fairlead-system"
+SANDBOX_NAMESPACE: Final = "fairlead-sandboxes"
+"""Of sandboxes that are pods; nothing else is in it."""
 AUDIENCE: Final = "fairlead-gateway"
 """The audience of the projected token that an agent pod shows to the gateway."""
 OPERATOR_LEASE: Final = "fairlead-operator"

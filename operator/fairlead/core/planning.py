@@ -28,7 +28,7 @@ from fairlead.core.problems import listed
 from fairlead.core.profile import MAX_DEPTH, NodeProfile, WorkflowProfile
 from fairlead.core.runplan import Json, Needed, PlannedNode, PlanProblem, RunPlan, There
 from fairlead.core.supported import unsupported
-from fairlead.core.tool import BUILT_IN_TOOLS
+from fairlead.core.tool import BUILT_IN_TOOLS, CODE_TOOLS
 from fairlead_agent.graph import check, check_nested
 from fairlead_agent.inputs import check_inputs, declared_inputs
 
@@ -226,8 +226,12 @@ class _Planner:
             cost=self._cost(asking, estimate),
             history=self._history.get(path),
         )
+        if action == "code":
+            self._sandbox(config.get("network"), path)
         if action in _NAMED:
             self._use(action.capitalize(), config.get("name"), path)
+        if action == "tool":
+            self._programs(config.get("name"), path)
         inner = self._inner(config, place, path, values=values, times=times * tries) if action == "workflow" else []
         return [shown, *inner]
 
@@ -254,6 +258,7 @@ class _Planner:
         model = self._model(str(name), path)
         for tool in tools:
             self._use("Tool", tool, path)
+            self._programs(tool, path)
         asking = Asking(
             texts=texts,
             model=model,
@@ -299,6 +304,17 @@ class _Planner:
         inputs = {key: value for key, value in filled.items() if key not in unknown}
         return self.scope(spec, _Place(name, f"{path}/", times, outer), inputs)
 
+    def _programs(self, tool: Any, path: str) -> None:
+        """Note that a tool runs programs, if it does."""
+        spec = (self._there.tools or {}).get(str(tool))
+        under: Json = {"name": tool} if spec is None else spec.get("builtin") or {}
+        if under.get("name") in CODE_TOOLS:
+            self._sandbox((under.get("config") or {}).get("network"), path)
+
+    def _sandbox(self, network: Any, path: str) -> None:
+        """Note that a program runs here."""
+        self._use("Sandbox", _reach(network), path)
+
     def _use(self, kind: str, name: Any, path: str) -> None:
         if name:
             used = self._uses.setdefault((kind, str(name)), _Use()).used_by
@@ -327,7 +343,7 @@ class _Planner:
         return Needed(kind, name, tuple(use.used_by), there, detail)
 
     def _known(self, kind: str) -> Mapping[str, Json] | None:
-        known: Mapping[str, Json] | None = getattr(self._there, f"{kind.lower()}s")
+        known: Mapping[str, Json] | None = getattr(self._there, f"{kind.lower()}s", None)
         return known
 
     def _spec(self, kind: str, name: str) -> Json:
@@ -418,6 +434,12 @@ def _items(node: Json, values: Values, history: NodeProfile | None) -> tuple[tup
     return (f"for each of {source}: {len(items)}",), Range(len(items), len(items)), frozenset()
 
 
+def _reach(network: Any) -> str:
+    """Return in words what a sandbox may reach."""
+    hosts = network.get("allow") if isinstance(network, Mapping) else None
+    return f"that may reach {', '.join(map(str, hosts))}" if hosts else "without a network"
+
+
 def _notes(node: Json, config: Json) -> Iterator[str]:
     repeat = node.get("repeat")
     if isinstance(repeat, Mapping):
@@ -428,6 +450,8 @@ def _notes(node: Json, config: Json) -> Iterator[str]:
         yield "the run goes on when it fails"
     if node.get("cache") is not None:
         yield "may be taken from the cache"
+    if node.get("code") is not None:
+        yield f"in a sandbox {_reach(config.get('network'))}"
     if node.get("approval") is not None:
         who = ", ".join(config.get("approvers") or ())
         yield f"waits for a decision{f' of {who}' if who else ''}"

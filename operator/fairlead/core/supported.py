@@ -21,15 +21,8 @@ class _Gap:
     fix: str
 
 
-_CODE: Final = _Gap("code", "use tool with sql or json_query for calculations")
-_NODE: Final = (
-    _CODE,
-    _Gap("memory", "remove it and pass what is needed through inputs"),
-)
-_WORKFLOW: Final = (
-    _Gap("memory", "remove it and pass what is needed through inputs"),
-    *(_Gap(f"{handler}.{_CODE.path}", _CODE.fix) for handler in ("onFailure", "finally")),
-)
+_NODE: Final = (_Gap("memory", "remove it and pass what is needed through inputs"),)
+_WORKFLOW: Final = (_Gap("memory", "remove it and pass what is needed through inputs"),)
 _RUN: Final = (_Gap("replyTo", "remove it and read the result with `fairlead output`"),)
 _AGENT: Final = (
     _Gap("external", "remove it"),

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from fairlead.api.conditions import ConditionType, Reason
+from fairlead.api.schema import schema_of
 from fairlead.core import conditions
 from fairlead.core.actions import Obj, Plan, meta, spec_of
-from fairlead.core.mistakes import did_you_mean
+from fairlead.core.mistakes import Path, did_you_mean, to_text
 from fairlead.core.problems import Refusal, refusal
+from fairlead.core.shapes import check_shape
+from fairlead_agent.graph.code_checks import file_mistake
 from fairlead_agent.schemas import check_schema
 
-BUILT_IN_TOOLS: Final = ("http_request", "json_query", "sql")
+BUILT_IN_TOOLS: Final = ("http_request", "json_query", "python", "shell", "sql")
+CODE_TOOLS: Final = {"python": "source", "shell": "command"}
+"""Those that run programs, and the argument that holds the program."""
 _PLACE: Final = re.compile(r"\{([^{}]*)\}")
 _ARGUMENT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 Spec = Mapping[str, Any]
@@ -54,8 +60,30 @@ def tool_mistakes(spec: Spec) -> Iterator[tuple[str, str, Reason]]:
     if name and name not in BUILT_IN_TOOLS:
         hint = did_you_mean(name, BUILT_IN_TOOLS) or f"use one of {', '.join(BUILT_IN_TOOLS)}"
         yield "spec.builtin.name", f'there is no built-in tool "{name}": {hint}', Reason.TOOL_NOT_FOUND
+    if name in CODE_TOOLS:
+        yield from ((path, words, Reason.INVALID_SPEC) for path, words in _config_mistakes(name, spec))
     if spec.get("http"):
         yield from ((path, words, Reason.INVALID_SPEC) for path, words in _http_mistakes(spec))
+
+
+def _config_mistakes(name: str, spec: Spec) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with the fixed arguments of a tool that runs programs."""
+    config = spec["builtin"].get("config") or {}
+    path: Path = ("spec", "builtin", "config")
+    allowed = {field: _code_schema()[field] for field in ("inputs", "files", "network", "limits")}
+    schema = {"type": "object", "properties": {CODE_TOOLS[name]: _code_schema()["source"], **allowed}}
+    for problem in check_shape(schema, config, path, written=lambda _path: ""):
+        yield problem.path, ": ".join(filter(None, (problem.message, problem.fix)))
+    for file in config.get("files") or () if isinstance(config.get("files"), Mapping) else ():
+        if mistake := file_mistake(file):
+            yield to_text((*path, "files")), f"{mistake} (it has {file[:255]!r})"
+
+
+@cache
+def _code_schema() -> Spec:
+    nodes = schema_of("Workflow")["properties"]["spec"]["properties"]["nodes"]
+    found: Spec = nodes["items"]["properties"]["code"]["properties"]
+    return found
 
 
 def _http_mistakes(spec: Spec) -> Iterator[tuple[str, str]]:

@@ -47,6 +47,7 @@ async def serve(
             group.create_task(gateway.agents.waiting.run(), name="waiting"),
             group.create_task(gateway.exporting.run(), name="exporting"),
             group.create_task(_renew(gateway, context), name="certificate"),
+            group.create_task(_look_for_sandbox(gateway), name="sandbox"),
         ]
         await server.serve()
         for task in beside:
@@ -138,6 +139,14 @@ def _config(gateway: Gateway, context: ssl.SSLContext, *, bind: str, port: int) 
         timeout_keep_alive=75,
         timeout_graceful_shutdown=_HANG_UP_SECONDS,
     )
+
+
+async def _look_for_sandbox(gateway: Gateway) -> None:
+    """Choose what programs run in before the first one comes, so that it need not wait."""
+    try:
+        _log.info("sandbox_chosen", sandbox=await gateway.sandbox.describe())
+    except Exception:  # noqa: BLE001 - without a sandbox programs are refused; everything else goes on
+        _log.exception("sandbox_not_chosen")
 
 
 async def _renew(gateway: Gateway, context: ssl.SSLContext) -> None:

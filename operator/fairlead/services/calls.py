@@ -8,6 +8,7 @@ call is it sent again, and marked so; a tool that may not be used twice is not.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 from weakref import WeakValueDictionary
@@ -31,7 +32,7 @@ from fairlead.storage.base import (
     Reservation,
     Storage,
 )
-from fairlead_agent.protocol import Call, CallReply, LlmRequest, ToolRequest
+from fairlead_agent.protocol import Call, CallReply, CodeRequest, LlmRequest, ToolRequest
 
 _log = get_logger(__name__)
 BEAT_SECONDS: Final = 2.0
@@ -41,6 +42,7 @@ _COMMIT_RETRY_SECONDS: Final = 1.0
 _BUDGET_SECONDS: Final = 5.0
 """How long a call waits for its budget before it looks again without having been told to."""
 BUDGET_TOPIC: Final = "budget"
+_WHILE: Final = {"tool": "while the tool {} was used", "code": "while a {} program ran that may reach the network"}
 _Place = tuple[str, str]
 """A task and a call's key."""
 
@@ -83,6 +85,16 @@ class ToolCaller(Protocol):
         """Return what the tool gave, or raise."""
 
 
+class ProgramRunner(Protocol):
+    """Runs programs in the sandbox."""
+
+    def may_repeat(self, context: TaskContext, node: str) -> bool:
+        """Whether the program of a node may be run twice."""
+
+    async def run(self, context: TaskContext, node: str, request: CodeRequest) -> Outcome:
+        """Return what came of the program of a node, or raise."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Flight:
     """A call that is to be sent."""
@@ -109,6 +121,7 @@ class Calls:
         tasks: Tasks,
         models: ModelCaller,
         tools: ToolCaller,
+        programs: ProgramRunner,
         wakeups: Wakeups,
     ) -> None:
         self._storage = storage
@@ -117,6 +130,7 @@ class Calls:
         self._tasks = tasks
         self._models = models
         self._tools = tools
+        self._programs = programs
         self._wakeups = wakeups
         self._flights: dict[_Place, asyncio.Task[CallReply]] = {}
         self._locks: WeakValueDictionary[_Place, asyncio.Lock] = WeakValueDictionary()
@@ -221,14 +235,20 @@ class Calls:
                 return _replayed(found)
             owner = found.intent.gateway
             if owner == self._gateway or await watch.is_dead(owner):
-                tool = flight.request.tool
-                if tool is not None and not self._tools.is_idempotent(flight.context, tool):
+                if not self._may_repeat(flight):
                     await self._give_up(flight, owner)
                 elif (begun := await self._repeat(flight, owner)) is not None:
                     again = replace(flight, granted=begun.granted_output_tokens, repeats=found.repeats + 1)
                     return self._launch(again)
             else:
                 await self._clock.sleep(_LOOK_SECONDS)
+
+    def _may_repeat(self, flight: _Flight) -> bool:
+        """Whether a call that nobody knows the outcome of may be made again."""
+        context, request = flight.context, flight.request
+        if request.tool is not None:
+            return self._tools.is_idempotent(context, request.tool)
+        return request.code is None or self._programs.may_repeat(context, request.node)
 
     async def _repeat(self, flight: _Flight, lost: str) -> Begun | None:
         """Take a call over; end it where the budgets do not allow another one beside the one that was lost."""
@@ -249,8 +269,8 @@ class Calls:
         """Commit that nobody knows what became of a call, unless its answer was committed after all."""
         intent = flight.intent
         error = OutcomeUnknown(
-            f"the gateway died while the tool {intent.target} was used: nobody knows whether it did its work, and it "
-            "may not be used twice; look for yourself, then run again from here"
+            f"the gateway died {_WHILE[intent.action].format(intent.target)}: nobody knows whether it did its work, "
+            "and it may not do it twice; look for yourself, then run again from here"
         )
         _log.warning("call_outcome_unknown", task=intent.task_id, key=intent.key, lost=lost)
         await self._commit(replace(flight, repeats=0), Outcome.failed(to_error_info(error)))
@@ -337,15 +357,21 @@ class Calls:
             )
         if request.tool is not None:
             return await self._tools.use(context, request.tool, timeout_seconds=seconds)
+        if request.code is not None:
+            return await self._programs.run(context, request.node, request.code)
         raise InvalidObject(f"a call of action {request.action} has no request")
 
     def _intent(self, context: TaskContext, request: Call) -> CallIntent:
         target, reservation = "", None
+        program: Mapping[str, Any] = {}
         if request.llm is not None:
             target = request.llm.model
             reservation = self._models.reserve(context, request.llm)
         elif request.tool is not None:
             target = request.tool.name
+        elif request.code is not None:
+            program = (context.node(request.node) or {}).get("code") or {}
+            target = program.get("language") or ""
         return CallIntent(
             task_id=context.task_id,
             run_uid=context.run_uid,
@@ -356,7 +382,7 @@ class Calls:
             item=request.item or "",
             gateway=self._gateway,
             target=target,
-            request=describe_request(request),
+            request=describe_request(request, program),
             started_at=self._clock.now(),
             agent=context.agent,
             reservation=reservation,

@@ -17,6 +17,7 @@ from fairlead.tracing.ids import call_span_id, node_span_id, turn_span_id
 from fairlead_agent.protocol import Call, CallReply, ErrorInfo, Usage
 
 PICODOLLARS: Final = 10**12
+_OF_PROGRAM: Final = ("language", "source", "network")
 _MAX_REQUEST_TEXT: Final = 4096
 _MAX_ITEMS: Final = 64
 _MAX_DEPTH: Final = 6
@@ -132,10 +133,14 @@ def _around(context: TaskContext, request: Call) -> str:
     return node_span_id(context.run_uid, request.node, request.item, iteration)
 
 
-def describe_request(request: Call) -> dict[str, Any]:
-    """Return a request for people to read later: bounded, and without what looks like a credential."""
-    asked = request.llm or request.tool
+def describe_request(request: Call, program: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return a request for people to read later: bounded, and without what looks like a credential.
+
+    *program* is the frozen ``code`` of the node, where it runs one.
+    """
+    asked = request.llm or request.tool or request.code
     shown = {} if asked is None else asked.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    shown |= {name: program[name] for name in _OF_PROGRAM if name in program} if program else {}
     return {key: _shown(value, 0) for key, value in shown.items()}
 
 

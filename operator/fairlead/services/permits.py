@@ -10,6 +10,7 @@ from fairlead.errors import InvalidObject, Refused
 from fairlead.services.tasks import TaskContext
 from fairlead_agent.protocol import AskApproval, Call, StartTurn, call_key
 
+_ACTIONS: Final = ("llm", "tool", "code")
 _MAX_DIGITS: Final = (9, 9, 16)
 """Of iteration, try and sequence."""
 MAX_APPROVAL_SECONDS: Final = 366 * 86_400.0
@@ -41,7 +42,8 @@ def check_call(context: TaskContext, request: Call) -> None:
         InvalidObject: the request contradicts itself.
         Refused: the node, or the agent whose turn it is, does not use this model or tool.
     """
-    if (request.llm is None) == (request.tool is None) or getattr(request, request.action) is None:
+    given = [action for action in _ACTIONS if getattr(request, action) is not None]
+    if given != [request.action]:
         raise InvalidObject("a call has exactly the request of its action", field="action")
     check_key(request.key, request.node, request.item)
     who, grant = _grant(context, request)
@@ -141,6 +143,8 @@ def _grant(context: TaskContext, request: Call | AskApproval) -> tuple[str, Gran
     if config is None:
         raise Refused(f"the workflow has no node {request.node[:200]} with the action {action}")
     who = f"node {request.node}"
+    if action == "code":
+        return who, Grant()
     if action == "tool":
         return who, Grant(tools=frozenset((config.get("name"),)))
     model = config.get("model") or context.default_model(request.node)

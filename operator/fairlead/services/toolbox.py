@@ -116,7 +116,7 @@ class Toolbox:
                 reason="ToolNotFound",
             )
         check_arguments(request.name, _without(under.schema, builtin), request.arguments)
-        return await self._registry.use(builtin.name, {**request.arguments, **(builtin.config or {})}, surroundings)
+        return await self._registry.use(builtin.name, request.arguments, surroundings, config=builtin.config)
 
     async def _headers(self, namespace: str, call: HttpCall, whose: str) -> tuple[dict[str, str], list[str]]:
         """Return the headers of a request, and which texts in them are secret."""

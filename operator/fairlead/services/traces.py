@@ -158,7 +158,7 @@ class _Join:
         known = {"fairlead.try": tries} if tries > 1 else {}
         if intent.action == "llm":
             return known | self._of_question(span, call, reply)
-        asked = intent.request.get("arguments")
+        asked = intent.request if intent.action == "code" else intent.request.get("arguments")
         result = reply.get("result")
         return attributes(gen_ai__operation__name="execute_tool", gen_ai__tool__name=intent.target) | {
             **known,

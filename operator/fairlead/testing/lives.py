@@ -46,6 +46,7 @@ from fairlead_agent.protocol import (
     CallReply,
     CancelTurns,
     Claim,
+    CodeRequest,
     Entry,
     Heartbeat,
     HeartbeatReply,
@@ -64,6 +65,7 @@ from fairlead_agent.protocol import (
 from fairlead_agent.turn import TurnExecution
 
 T = TypeVar("T")
+Request = LlmRequest | ToolRequest | CodeRequest
 _WRITES: Final = frozenset(
     {"claim", "append", "release", "park", "signal", "open_approval", "start_turn", "cancel_turns", "drop_expired"}
     | {"begin_call", "repeat_call", "finish_call", "add_logs"}
@@ -143,14 +145,14 @@ def writes(name: str) -> bool:
 
 
 class Outside:
-    """Models and tools: what they answer, and how often each request was sent.
+    """Models, tools and sandboxes: what they answer, and how often each request was sent.
 
     Args:
         answer: returns what comes of a request, given how often it was sent by now; `sent` counts by its JSON.
         seconds: how long an answer takes.
     """
 
-    def __init__(self, answer: Callable[[LlmRequest | ToolRequest, int], CallReply], *, seconds: float = 1.0) -> None:
+    def __init__(self, answer: Callable[[Request, int], CallReply], *, seconds: float = 1.0) -> None:
         self._answer = answer
         self._seconds = seconds
         self.sent: Counter[str] = Counter()
@@ -185,7 +187,15 @@ class Outside:
         """Return what a tool gives."""
         return Outcome(await self._send(request))
 
-    async def _send(self, request: LlmRequest | ToolRequest) -> CallReply:
+    def may_repeat(self, context: TaskContext, node: str) -> bool:  # noqa: ARG002
+        """Whether a program may run twice."""
+        return True
+
+    async def run(self, context: TaskContext, node: str, request: CodeRequest) -> Outcome:  # noqa: ARG002
+        """Return what a program gives."""
+        return Outcome(await self._send(request))
+
+    async def _send(self, request: Request) -> CallReply:
         name = request.model_dump_json(exclude_defaults=True)
         self.sent[name] += 1
         number = self.sent[name]
@@ -225,6 +235,7 @@ class GatewayLife(Mortal):
             tasks=tasks,
             models=outside,
             tools=outside,
+            programs=outside,
             wakeups=self.wakeups,
         )
         self._loops = [

@@ -22,7 +22,7 @@ from fairlead.testing.memorycluster import MemoryCluster
 from fairlead.testing.operatorworld import AUTHORITY
 from fairlead.testing.simulation import Simulation
 from fairlead.testing.storage import CLUSTER, NAMESPACE, POOL, make_run, make_session, make_task
-from fairlead_agent.protocol import CallReply, Entry, ErrorInfo, LlmRequest, ToolRequest, ToolUse
+from fairlead_agent.protocol import CallReply, CodeRequest, Entry, ErrorInfo, LlmRequest, ToolRequest, ToolUse
 
 THINKERS = names.agent_pool(CLUSTER, NAMESPACE, "thinker")
 UID = "run-1"
@@ -55,6 +55,11 @@ EVERYTHING: dict[str, Any] = {
         },
         tool("flaky", "flaky", needs=["load"], retry={"limit": 2, "backoffSeconds": 2}, arguments={"n": "x"}),
         tool("never", needs=["load"], when="size(outputs.load.rows) > 100"),
+        {
+            "name": "sum",
+            "needs": ["load"],
+            "code": {"language": "python", "source": "...", "inputs": {"rows": "{{ outputs.load.rows }}"}},
+        },
         {"name": "look", "needs": ["load"], "llm": {"prompt": "look it up", "tools": ["echo"], "maxTurns": 3}},
         {"name": "think", "needs": ["look"], "agent": {"name": "thinker", "prompt": "think of {{ outputs.look }}"}},
         {"name": "inner", "needs": ["flaky"], "workflow": {"name": "part", "inputs": {"x": "{{ outputs.flaky.n }}"}}},
@@ -66,10 +71,15 @@ EVERYTHING: dict[str, Any] = {
             "repeat": {"from": "draft", "until": "outputs.judge.kind == 'good'", "maxIterations": 3},
         },
         {"name": "pause", "needs": ["judge"], "wait": {"seconds": 7}},
-        {"name": "gate", "needs": ["pause", "inner", "think"], "approval": {"message": "go on?"}},
+        {"name": "gate", "needs": ["pause", "inner", "think", "sum"], "approval": {"message": "go on?"}},
         tool("ship", needs=["gate"], arguments={"all": "{{ outputs.sort }}"}),
     ],
-    "output": {"sorted": "{{ outputs.ship.all }}", "by": "{{ outputs.gate.by }}", "thought": "{{ outputs.think }}"},
+    "output": {
+        "sorted": "{{ outputs.ship.all }}",
+        "by": "{{ outputs.gate.by }}",
+        "thought": "{{ outputs.think }}",
+        "sum": "{{ outputs.sum.output }}",
+    },
     "finally": {"tool": {"name": "echo", "arguments": {"end": "{{ run.state }}"}}},
 }
 FAILING: dict[str, Any] = {
@@ -94,12 +104,19 @@ PART = {
 }
 
 
-def answer(request: LlmRequest | ToolRequest, number: int) -> CallReply:
-    """Answer as models and tools do: always the same, but for the tool that fails at first."""
-    if isinstance(request, ToolRequest):
-        if request.name == "broken" or (request.name == "flaky" and number == 1):
-            return CallReply(error=ErrorInfo(reason="ToolFailed", message="no"))
-        return CallReply(result=request.arguments)
+def answer(request: LlmRequest | ToolRequest | CodeRequest, number: int) -> CallReply:
+    """Answer as models, tools and programs do: always the same, but for the tool that fails at first."""
+    match request:
+        case CodeRequest(inputs=inputs):
+            return CallReply(result={"output": len(inputs["rows"])})
+        case ToolRequest(name=name, arguments=given):
+            failed = name == "broken" or (name == "flaky" and number == 1)
+            return CallReply(error=ErrorInfo(reason="ToolFailed", message="no")) if failed else CallReply(result=given)
+        case LlmRequest():
+            return _said(request)
+
+
+def _said(request: LlmRequest) -> CallReply:
     said = request.messages[-1].content
     if said == "look it up":
         return CallReply(tool_calls=(ToolUse(id="1", name="echo", arguments={"found": "it"}),))

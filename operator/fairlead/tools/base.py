@@ -41,6 +41,8 @@ class Tool(Protocol):
     """For people and for models."""
     schema: Mapping[str, Any]
     """JSON Schema of the arguments."""
+    settings: Mapping[str, Any]
+    """JSON Schemas of what only a Tool object can set (``config``), by name: no caller can."""
 
     def is_idempotent(self, arguments: Mapping[str, Any]) -> bool:
         """Whether these arguments may be used twice: a call whose outcome is unknown is then made again."""

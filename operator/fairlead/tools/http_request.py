@@ -21,6 +21,7 @@ class HttpRequest:
 
     name = "http_request"
     description = "Sends an HTTP request to a public address; returns {status, headers, body, json}."
+    settings: Mapping[str, Any] = {}
     schema: Mapping[str, Any] = {
         "type": "object",
         "required": ["url"],

@@ -14,6 +14,7 @@ class JsonQuery:
 
     name = "json_query"
     description = "Applies a JMESPath expression to JSON data; returns what it finds."
+    settings: Mapping[str, Any] = {}
     schema: Mapping[str, Any] = {
         "type": "object",
         "required": ["data", "expression"],

@@ -25,8 +25,15 @@ class Registry:
         """Return a tool."""
         return self._tools.get(name)
 
-    async def use(self, name: str, arguments: Mapping[str, Any], context: ToolContext) -> Any:
-        """Return what a tool gives for *arguments*.
+    async def use(
+        self,
+        name: str,
+        arguments: Mapping[str, Any],
+        context: ToolContext,
+        *,
+        config: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Return what a tool gives for *arguments* and what a Tool object adds to them.
 
         Raises:
             ToolFailed: there is no such tool, the arguments are wrong, or it cannot do it.
@@ -36,7 +43,14 @@ class Registry:
             near = get_close_matches(name, self._tools, n=1)
             hint = f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(sorted(self._tools))}"
             raise ToolFailed(f"there is no tool {name}{hint}", reason="ToolNotFound")
-        check_arguments(name, tool.schema, arguments)
-        result = await tool.use(arguments, context)
+        given = {**arguments, **(config or {})}
+        check_arguments(name, _extended(tool, config or {}), given)
+        result = await tool.use(given, context)
         check_result(result)
         return result
+
+
+def _extended(tool: Tool, config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the schema of the arguments with the settings that *config* has."""
+    settings = {name: schema for name, schema in tool.settings.items() if name in config}
+    return {**tool.schema, "properties": {**tool.schema["properties"], **settings}} if settings else tool.schema

@@ -37,6 +37,7 @@ class Sql:
         "Runs one SQL query (DuckDB) over tables: {query, tables: {name: {configMap: {name, key}, format} | "
         "{data: rows or text, format}}}; returns the rows as a list of objects."
     )
+    settings: Mapping[str, Any] = {}
     schema: Mapping[str, Any] = {
         "type": "object",
         "required": ["query"],

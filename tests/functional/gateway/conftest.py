@@ -17,7 +17,12 @@ from fairlead.testing.gateway import GatewayProcess, start_gateway, stop_gateway
 from fairlead.testing.world import World
 
 SHARED = f"gw-shared-{uuid.uuid4().hex[:8]}"
-SETTINGS = {"allow_loopback_models": "true", "allow_loopback_tools": "true", "log_level": "DEBUG"}
+SETTINGS = {
+    "allow_loopback_models": "true",
+    "allow_loopback_tools": "true",
+    "log_level": "DEBUG",
+    "sandbox": "bubblewrap",
+}
 """Stand-ins for what is outside serve on this machine, and secrets must not be in the most talkative log either."""
 
 

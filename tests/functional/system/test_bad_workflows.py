@@ -95,7 +95,7 @@ def calls_about(system: System, name: str, *, seconds: float) -> int:
 
 
 def test_unsupported_feature_is_named(system: System) -> None:
-    system.kubectl.apply(workflow("later", {"name": "gate", "code": {"language": "shell", "source": "true"}}))
+    system.kubectl.apply(workflow("later", {"name": "gate", "memory": {"recall": 1}, "wait": {"seconds": 1}}))
     ready = wait_for(
         "a verdict",
         lambda: (
@@ -103,7 +103,7 @@ def test_unsupported_feature_is_named(system: System) -> None:
         ),
     )
     assert ready["reason"] == "NotSupported"
-    assert "code" in ready["message"]
+    assert "memory" in ready["message"]
 
 
 def test_missing_model_is_waited_for(system: System) -> None:

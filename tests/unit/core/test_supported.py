@@ -13,7 +13,7 @@ RUNS = {
     "timeoutSeconds": 5,
     "budget": {"maxTokens": 1, "period": "Day"},
     "concurrency": {"limit": 1, "policy": "Replace"},
-    "onFailure": {"tool": {"name": "http_request"}},
+    "onFailure": {"code": {"language": "python", "source": "1"}},
     "finally": {"agent": {"name": "x", "prompt": "y"}},
     "nodes": [
         {"name": "a", "llm": {"prompt": "x", "output": {}}, "retry": {}, "onError": "Continue", "forEach": "[1]"},
@@ -23,6 +23,7 @@ RUNS = {
         {"name": "e", "workflow": {"name": "x"}},
         {"name": "f", "approval": {"message": "x"}},
         {"name": "g", "wait": {"seconds": 1}},
+        {"name": "h", "code": {"language": "shell", "source": "true", "network": {"allow": ["example.com"]}}},
     ],
 }
 RUN = {
@@ -59,13 +60,10 @@ def test_what_this_version_does_is_supported(kind: str, spec: dict[str, Any]) ->
 @pytest.mark.parametrize(
     ("kind", "spec", "path"),
     [
-        ("Workflow", {"onFailure": {"code": {"language": "shell"}}}, "onFailure.code"),
-        ("Workflow", {"finally": {"code": {"language": "shell"}}}, "finally.code"),
         ("Workflow", {"memory": {}}, "memory"),
-        ("Workflow", {"nodes": [{}, {"code": {"language": "python"}}]}, "nodes[1].code"),
-        ("Workflow", {"nodes": [{"memory": {}}]}, "nodes[0].memory"),
+        ("Workflow", {"nodes": [{}, {"memory": {}}]}, "nodes[1].memory"),
         ("WorkflowRun", {"replyTo": {}}, "replyTo"),
-        ("WorkflowRun", {"workflow": {"nodes": [{"code": {}}]}}, "workflow.nodes[0].code"),
+        ("WorkflowRun", {"workflow": {"nodes": [{"memory": {}}]}}, "workflow.nodes[0].memory"),
         ("Agent", {"external": {"url": "https://x"}}, "external"),
         ("Agent", {"skills": []}, "skills"),
         ("Agent", {"memory": {}}, "memory"),

@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from fairlead.core.manifests import PodSettings, build_pool_pod, build_run_pod
+from fairlead.core.names import SANDBOX_NAMESPACE
+from fairlead.sandbox.pod import PodShape, build_network_policy
 
 ROOT = Path(__file__).parents[3]
 GOLDEN = Path(__file__).with_name("rbac.golden")
@@ -21,6 +23,7 @@ GA = {
     "apps/v1",
     "rbac.authorization.k8s.io/v1",
     "apiextensions.k8s.io/v1",
+    "networking.k8s.io/v1",
 }
 pytestmark = pytest.mark.kubectl
 
@@ -83,8 +86,20 @@ def test_every_deployment_is_restricted_and_bounded(name: str) -> None:
 
 @pytest.mark.parametrize("name", RENDERED)
 def test_namespace_enforces_restricted(name: str) -> None:
-    (namespace,) = of_kind(name, "Namespace")
-    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    namespaces = list(of_kind(name, "Namespace"))
+    assert len(namespaces) == 2
+    for namespace in namespaces:
+        assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+@pytest.mark.parametrize("name", RENDERED)
+def test_sandboxes_are_alone_reach_nothing_and_are_bounded(name: str) -> None:
+    inside = [one for one in rendered(name) if one["metadata"].get("namespace") == SANDBOX_NAMESPACE]
+    kinds = {one["kind"] for one in inside}
+    assert kinds == {"NetworkPolicy", "ResourceQuota", "LimitRange", "Role", "RoleBinding"}
+    (policy,) = of_kind(name, "NetworkPolicy")
+    wanted = build_network_policy(PodShape("", SANDBOX_NAMESPACE))
+    assert (policy["metadata"]["namespace"], policy["spec"]) == (SANDBOX_NAMESPACE, wanted["spec"])
 
 
 def test_postgres_overlay_has_no_volume_and_takes_the_url_from_a_secret() -> None:

@@ -20,11 +20,15 @@ from fairlead.storage import Storage
 from fairlead.storage.base import BudgetLine, CallState, Fence, Fenced, QueuedTask, Reservation
 from fairlead.testing.clock import FakeClock
 from fairlead.testing.storage import NOW, make_revision, make_run, make_session, make_task, sqlite_storage
-from fairlead_agent.protocol import Call, CallReply, LlmRequest, Message, ToolRequest, Usage, call_key
+from fairlead_agent.protocol import Call, CallReply, CodeRequest, LlmRequest, Message, ToolRequest, Usage, call_key
 
 SPEC = {
     "model": "default",
-    "nodes": [{"name": "ask", "llm": {"prompt": "?"}}, {"name": "use", "tool": {"name": "sql", "arguments": {}}}],
+    "nodes": [
+        {"name": "ask", "llm": {"prompt": "?"}},
+        {"name": "use", "tool": {"name": "sql", "arguments": {}}},
+        {"name": "run", "code": {"language": "python", "source": "1"}},
+    ],
 }
 
 
@@ -63,6 +67,14 @@ class Outside:
             raise self.answer
         return self.answer
 
+    def may_repeat(self, context: TaskContext, node: str) -> bool:
+        del context, node
+        return self.idempotent
+
+    async def run(self, context: TaskContext, node: str, request: CodeRequest) -> Outcome:
+        del request
+        return await self.ask(context, LlmRequest(model=node, messages=()), timeout_seconds=1, max_output_tokens=None)
+
     async def use(self, context: TaskContext, request: ToolRequest, *, timeout_seconds: float) -> Outcome:
         asked = LlmRequest(model=request.name, messages=())
         return await self.ask(context, asked, timeout_seconds=timeout_seconds, max_output_tokens=None)
@@ -93,7 +105,16 @@ def calls(
 ) -> Calls:
     now = clock or SystemClock()
     told = wakeups or Wakeups(storage, now, "budget")
-    return Calls(storage, now, gateway=gateway, tasks=Tasks(storage), models=outside, tools=outside, wakeups=told)
+    return Calls(
+        storage,
+        now,
+        gateway=gateway,
+        tasks=Tasks(storage),
+        models=outside,
+        tools=outside,
+        programs=outside,
+        wakeups=told,
+    )
 
 
 def ask(fence: Fence, **changes: Any) -> Call:
@@ -528,12 +549,17 @@ async def test_call_whose_budget_cannot_be_kept_is_not_sent(storage: Storage) ->
     assert (reply.error.reason, reply.error.retryable, outside.asked) == ("PriceUnknown", False, 0)
 
 
+TOOL_CALL: dict[str, Any] = {"node": "use", "action": "tool", "tool": ToolRequest(name="sql", arguments={})}
+CODE_CALL: dict[str, Any] = {"node": "run", "action": "code", "code": CodeRequest(inputs={"x": 1})}
+
+
 @pytest.mark.parametrize("idempotent", [True, False])
-async def test_call_of_a_tool_lost_with_its_gateway(storage: Storage, *, idempotent: bool) -> None:
+@pytest.mark.parametrize("made", [pytest.param(TOOL_CALL, id="tool"), pytest.param(CODE_CALL, id="program")])
+async def test_call_lost_with_its_gateway(storage: Storage, made: dict[str, Any], *, idempotent: bool) -> None:
     clock = FakeClock()
     fence = await claim(storage)
-    request = ToolRequest(name="sql", arguments={})
-    changes: dict[str, Any] = {"node": "use", "key": "use/-/1/1/1", "action": "tool", "llm": None, "tool": request}
+    key = call_key(made["node"], None, 1, 1, 1)
+    changes: dict[str, Any] = {"llm": None, "key": key, **made}
     lost = Outside()
     dead = calls(storage, lost, gateway="gateway-dead")
     dying = asyncio.create_task(dead.call(fence, ask(fence, **changes)))
@@ -549,10 +575,37 @@ async def test_call_of_a_tool_lost_with_its_gateway(storage: Storage, *, idempot
     assert reply.error is None or (reply.error.reason, reply.error.retryable) == ("OutcomeUnknown", False)
     lost.go.set()
     await dead.drain(5)
-    record = await storage.get_call(fence.task_id, "use/-/1/1/1")
+    record = await storage.get_call(fence.task_id, key)
     assert record is not None
     assert record.answer is not None
+    assert record.repeats == int(idempotent)
     assert ("error" in record.answer.reply) is not idempotent, "what the dead one says later changes nothing"
+
+
+async def test_call_of_a_program_keeps_what_was_run(storage: Storage) -> None:
+    fence = await claim(storage)
+    changes = {"llm": None, "key": call_key("run", None, 1, 1, 1), **CODE_CALL}
+    await calls(storage, open_world()).call(fence, ask(fence, **changes))
+    record = await storage.get_call(fence.task_id, changes["key"])
+    assert record is not None
+    assert (record.intent.action, record.intent.target) == ("code", "python")
+    assert record.intent.request == {"inputs": {"x": 1}, "language": "python", "source": "1"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        pytest.param({"node": "use", "key": "use/-/1/1/1"}, Refused, id="of-a-node-that-runs-none"),
+        pytest.param({"tool": ToolRequest(name="sql")}, InvalidObject, id="with-a-tool"),
+        pytest.param({"code": None}, InvalidObject, id="without-a-program"),
+    ],
+)
+async def test_call_of_a_program_that_nobody_wrote(storage: Storage, changes: dict[str, Any], error: type) -> None:
+    fence, outside = await claim(storage), open_world()
+    wanted = {"llm": None, "key": call_key("run", None, 1, 1, 1), **CODE_CALL, **changes}
+    with pytest.raises(error):
+        await calls(storage, outside).call(fence, ask(fence, **wanted))
+    assert outside.asked == 0
 
 
 async def test_call_answer_that_cannot_be_kept_is_a_failure_and_not_asked_for_again(storage: Storage) -> None:

@@ -31,9 +31,10 @@ class Builtin(KubeModel):
     """A built-in tool with some of its arguments fixed."""
 
     name: ToolName
-    """The built-in tool: `sql`, `json_query`, `http_request`."""
+    """The built-in tool: `sql`, `json_query`, `http_request`, `python`, `shell`."""
     config: JsonObject | None = None
-    """Arguments that are always the same. Whoever calls the tool neither sees nor sets them."""
+    """Arguments that are always the same. Whoever calls the tool neither sees nor sets them. `python` and `shell` have
+    two more that nobody else can set: `network: {allow: [host]}` and `limits`, as in `code`."""
 
 
 class Header(KubeModel):
@@ -142,7 +143,8 @@ class ToolSpec(KubeModel):
     """Users or groups that may approve, of those who may update runs; absent: all of them."""
     idempotent: bool | None = None
     """Whether a call may be made twice. One whose outcome a crash left unknown is made again if it may, and fails as
-    `OutcomeUnknown` if not. Absent: true for `sql`, `json_query` and http GET and HEAD, else false."""
+    `OutcomeUnknown` if not. Absent: true for `sql`, `json_query`, for http GET and HEAD, and for `python` and `shell`
+    without a network; else false."""
 
 
 class ToolStatus(StatusBase):

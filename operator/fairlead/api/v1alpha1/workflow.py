@@ -14,6 +14,7 @@ from fairlead.api.meta import (
     Budget,
     Column,
     Expression,
+    HostName,
     InputName,
     JsonObject,
     KubeModel,
@@ -126,7 +127,7 @@ class ToolCall(KubeModel):
     """Call a tool."""
 
     name: ToolName
-    """A Tool in this namespace, or a built-in one: `sql`, `json_query`, `http_request`."""
+    """A Tool in this namespace, or a built-in one: `sql`, `json_query`, `http_request`, `python`, `shell`."""
     arguments: JsonObject = Field(default_factory=dict)
     """What the tool is given. Every text in it may hold `{{ }}`."""
 
@@ -134,18 +135,16 @@ class ToolCall(KubeModel):
 class Network(KubeModel):
     """What a sandbox may reach."""
 
-    allow: Annotated[
-        tuple[Annotated[str, Field(min_length=1, max_length=253)], ...],
-        Field(max_length=64, json_schema_extra=LIST_SET),
-    ] = ()
-    """Host names; nothing else can be reached."""
+    allow: Annotated[tuple[HostName, ...], Field(max_length=64, json_schema_extra=LIST_SET)] = ()
+    """Host names, written out; by HTTP and HTTPS, and nothing else."""
 
 
 class CodeLimits(KubeModel):
     """What a sandbox may use."""
 
     timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = 60
-    """Wall-clock time."""
+    """Wall-clock time of the program. The node's own `timeoutSeconds` holds for the whole try, in which it may have to
+    wait for a free sandbox, too."""
     memory_mi_b: Annotated[int, Field(alias="memoryMiB", ge=16, le=65_536)] = 256
     """Memory, in MiB."""
     cpu_seconds: Annotated[int, Field(ge=1, le=3600)] = 60
@@ -157,16 +156,25 @@ class CodeLimits(KubeModel):
 
 
 class Code(KubeModel):
-    """Run code in a sandbox."""
+    """Run a program in a sandbox: a throw-away one without network, host files and credentials.
+
+    The node's output is `{output, stdout, stderr, files, notes}`. `files` are those that the program wrote below
+    `out/`: name to text, or to `{base64: …}` where a file is no text; `notes` say what was cut or left out. An exit
+    code other than 0 is the failure `CodeFailed`.
+    """
 
     language: Literal["python", "shell"]
-    """What runs it."""
+    """What runs it. Python has the standard library."""
     source: Annotated[Text, Field(min_length=1)]
-    """The program."""
+    """The program, as it is: nothing is ever filled in, because what a model or a person wrote would become a program.
+    It reads `inputs` and `files`."""
     inputs: JsonObject | None = None
-    """Values that the program can read. Every text in it may hold `{{ }}`."""
+    """Values that the program can read: in Python the global `inputs`, in a shell variables of the environment, as JSON
+    where they are no texts. Every text in it may hold `{{ }}`. What Python assigns to the global `output` is the node's
+    `output.output`."""
     files: Annotated[dict[str, Text] | None, Field(max_length=64)] = None
-    """Files to put beside the program: path to content."""
+    """Files in the program's working directory: relative path to content, in which `{{ }}` is filled in. All together
+    have at most 1 MiB."""
     network: Network | None = None
     """What it may reach; absent: nothing."""
     limits: CodeLimits | None = None
