@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
 
 from fairlead.testing.echo import Echo, running_echo
 from fairlead.testing.gateway import stop_gateway
-from fairlead.testing.world import World
+from fairlead.testing.world import NODES, World
 
 SLOW = {"model": "default", "messages": [{"role": "user", "content": "slow"}]}
+
+NAP: dict[str, Any] = {"name": "nap", "code": {"language": "shell", "source": "sleep 1; echo done"}}
+NAPPED = {"output": None, "stdout": "done\n", "stderr": "", "files": {}, "notes": []}
 
 
 @pytest.fixture
 def own_gateway() -> dict[str, str]:
-    return {"allow_loopback_tools": "true"}
+    return {"allow_loopback_tools": "true", "sandbox": "bubblewrap"}
 
 
 @pytest.fixture
@@ -57,12 +61,21 @@ async def test_sigterm_ends_a_waiting_claim_at_once(world: World) -> None:
     assert await asyncio.to_thread(world.gateway.process.wait, 20) == 0
 
 
-async def test_kill_in_a_call_repeats_it_after_the_restart(world: World) -> None:
-    run = await world.submit()
+@pytest.mark.parametrize(
+    ("node", "request_", "result"),
+    [
+        pytest.param("slow", {"llm": SLOW}, "late", id="model"),
+        pytest.param("nap", {"action": "code", "code": {}}, NAPPED, id="program", marks=pytest.mark.bubblewrap),
+    ],
+)
+async def test_kill_in_a_call_repeats_it_after_the_restart(
+    world: World, node: str, request_: dict[str, Any], result: Any
+) -> None:
+    run = await world.submit(nodes=[*NODES, NAP])
     pod = await world.pod("agent-0")
     (task,) = await pod.claim()
-    await pod.append(task, 0, {"kind": "NodeStarted", "node": "slow"})
-    calling = asyncio.create_task(pod.call(task, "slow", llm=SLOW))
+    await pod.append(task, 0, {"kind": "NodeStarted", "node": node})
+    calling = asyncio.create_task(pod.call(task, node, **request_))
     await intent_of(world, run.uid)
 
     world.gateway.process.kill()
@@ -72,11 +85,11 @@ async def test_kill_in_a_call_repeats_it_after_the_restart(world: World) -> None
     world.start()
     pod.client = await world.client()  # the authority is the same; the session still holds
 
-    reply = (await pod.call(task, "slow", llm=SLOW)).json()
-    assert (reply["result"], reply["replayed"]) == ("late", False)
+    reply = (await pod.call(task, node, **request_)).json()
+    assert (reply["result"], reply["replayed"]) == (result, False)
     (call,) = await world.storage.calls_of_run(run.uid)
     assert call.repeats == 1
-    assert (await pod.append(task, 1, {"kind": "NodeFinished", "node": "slow", "state": "Succeeded"})).json() == {
+    assert (await pod.append(task, 1, {"kind": "NodeFinished", "node": node, "state": "Succeeded"})).json() == {
         "length": 2
     }
     (node,) = await world.storage.nodes_of_run(run.uid)
@@ -115,7 +128,9 @@ async def test_kill_in_a_tool_call_repeats_only_what_may_be_repeated(world: Worl
     pod = await world.pod("agent-0")
     (task,) = await pod.claim()
     echo.go.clear()
-    asked = {name: {"action": "tool", "tool": {"name": name, "arguments": {}}} for name in tools}
+    asked: dict[str, dict[str, Any]] = {
+        name: {"action": "tool", "tool": {"name": name, "arguments": {}}} for name in tools
+    }
     calling = [asyncio.create_task(pod.call(task, name, **body)) for name, body in asked.items()]
     deadline = asyncio.get_running_loop().time() + 20
     while len(echo.asked) < len(tools):
