@@ -4,26 +4,34 @@
 # BASE is any image with Python 3.11 or newer, its venv module and pip; give a digest for a release.
 ARG BASE=python:3.13-slim
 
-FROM ${BASE} AS build
-ARG SERVICE
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-RUN python3 -m venv /build && python3 -m venv --without-pip /opt/fairlead
+FROM ${BASE} AS wheels
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PYTHONHASHSEED=0
 WORKDIR /src
-COPY requirements/build.txt requirements/${SERVICE}.txt requirements/
-RUN /build/bin/pip install --require-hashes -r requirements/build.txt \
- && /build/bin/pip --python /opt/fairlead/bin/python install --require-hashes -r requirements/${SERVICE}.txt
+COPY requirements/build.txt requirements/
+RUN python3 -m pip install --quiet --no-compile --require-hashes --target /build -r requirements/build.txt
 COPY pyproject.toml README.md ./
 COPY agent_image agent_image
 COPY crds crds
 COPY configs configs
 COPY manifests manifests
 COPY operator operator
-RUN /build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels ./agent_image . \
- && /build/bin/pip --python /opt/fairlead/bin/python install --no-deps /wheels/*.whl \
- && /opt/fairlead/bin/python -m compileall -q /opt/fairlead/lib
+RUN PYTHONPATH=/build python3 -m hatchling build -t wheel -d /wheels \
+ && cd agent_image && PYTHONPATH=/build python3 -m hatchling build -t wheel -d /wheels
 
+# The packages are installed where they stay, and those of all services first, in a layer that the images share.
 FROM ${BASE} AS release
-COPY --from=build /opt/fairlead /opt/fairlead
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_PYTHON=/opt/fairlead/bin/python
+COPY requirements/control.txt /opt/fairlead/requirements/
+RUN python3 -m venv --without-pip /opt/fairlead \
+ && python3 -m pip install --quiet --no-compile --require-hashes -r /opt/fairlead/requirements/control.txt \
+ && python3 -m compileall -qq -j 0 /opt/fairlead/lib
+ARG SERVICE
+COPY requirements/${SERVICE}.txt /opt/fairlead/requirements/
+RUN python3 -m pip install --quiet --no-compile --require-hashes -r /opt/fairlead/requirements/${SERVICE}.txt \
+ && python3 -m compileall -qq -j 0 /opt/fairlead/lib
+COPY --from=wheels /wheels /opt/fairlead/wheels
+RUN python3 -m pip install --quiet --no-compile --no-deps /opt/fairlead/wheels/*.whl \
+ && python3 -m compileall -qq /opt/fairlead/lib
 ENV PATH=/opt/fairlead/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONSAFEPATH=1
 USER 10001:10001
 WORKDIR /tmp

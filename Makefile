@@ -9,6 +9,7 @@ DEMO_ARGS := $(if $(MODEL),--model $(MODEL))
 DOCKER_ARGS ?= --network host
 BUILD := docker build --quiet $(DOCKER_ARGS) $(if $(BASE),--build-arg BASE=$(BASE))
 VERSION := 0.1.0
+AGENT := fairlead-agent:$(VERSION)
 # The time that files of the agent's and the sandbox's image bear: when something that they are made from last changed.
 EPOCH = $(shell git log -1 --format=%ct -- agent_image operator/fairlead/sandbox requirements sandbox_image tools 2>/dev/null || echo 0)
 
@@ -63,9 +64,9 @@ fmt: $(VENV)/.dev  ## format the code and mend what lint can mend
 	$(BIN)/ruff check --fix .
 
 image:  ## build the agent's image, and its bill of materials below build/ (BASE=… for another Python image)
-	$(BUILD) --build-arg SOURCE_DATE_EPOCH=$(EPOCH) --file agent_image/Dockerfile --tag fairlead-agent:$(VERSION) .
+	$(BUILD) --build-arg SOURCE_DATE_EPOCH=$(EPOCH) --file agent_image/Dockerfile --tag $(AGENT) .
 	@mkdir -p build
-	@id=$$(docker create fairlead-agent:$(VERSION)) && \
+	@id=$$(docker create $(AGENT)) && \
 		docker cp $$id:/usr/share/fairlead-agent/sbom.cdx.json build/fairlead-agent-$(VERSION).cdx.json >/dev/null; \
 		copied=$$?; docker rm $$id >/dev/null; exit $$copied
 

@@ -20,6 +20,7 @@ Environment:
   FAIRLEAD_TOKEN_FILE      the pod's projected token (/var/run/secrets/fairlead.dev/token)
   FAIRLEAD_CONCURRENCY     how many tasks at once (1)
   FAIRLEAD_DRAIN_SECONDS   how long tasks may go on after SIGTERM before they are handed back (20)
+  FAIRLEAD_REFUSE_ROOT     set in the image: it does not start as root; empty: whoever starts it is right
 """
 _TOKEN_FILE: Final = "/var/run/secrets/fairlead.dev/token"  # noqa: S105 - a path
 
@@ -53,9 +54,11 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     """Read the settings from *environment* (the process's own when None).
 
     Raises:
-        SettingsError: something is missing or no number.
+        SettingsError: something is missing or no number, or this is root and must not be.
     """
     env = os.environ if environment is None else environment
+    if env.get("FAIRLEAD_REFUSE_ROOT") and os.geteuid() == 0:
+        raise SettingsError("this image does not run as root: leave it its own user (10001), or give another but 0")
     url = env.get("FAIRLEAD_GATEWAY_URL", "").rstrip("/")
     if not url.startswith("https://"):
         raise SettingsError("FAIRLEAD_GATEWAY_URL must be the https:// address of the gateway")
