@@ -34,11 +34,19 @@ def _has_image(name: str) -> bool:
     return subprocess.run(["docker", "image", "inspect", name], capture_output=True, check=False).returncode == 0
 
 
+def _can_be_alone() -> bool:
+    if not all(map(shutil.which, ("unshare", "ip", "bash"))):
+        return False
+    alone = ["unshare", "--map-root-user", "--net", "ip", "link", "set", "lo", "up"]
+    return subprocess.run(alone, capture_output=True, check=False).returncode == 0
+
+
 # What a test can need, by the name of its marker.
 _PRESENT: dict[str, Callable[[], bool]] = {
     "agent_image": lambda: _has_image("fairlead-agent:0.1.0"),
     "bubblewrap": lambda: shutil.which("bwrap") is not None,
     "docker": _docker_answers,
+    "isolation": _can_be_alone,
     "kubectl": lambda: shutil.which("kubectl") is not None,
     "postgres": lambda: find_postgres() is not None,
     "sandbox_image": lambda: _has_image("fairlead-sandbox:0.1.0"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,13 +14,7 @@ UP = 'ip link set lo up && ! (exec 3<>/dev/tcp/1.1.1.1/443) 2>/dev/null && exec 
 """Bring up loopback, the only network there is; check that it is the only one."""
 
 
-def can_be_alone() -> bool:
-    if not all(map(shutil.which, ("unshare", "ip", "bash"))):
-        return False
-    return subprocess.run([*ALONE, "ip", "link", "set", "lo", "up"], capture_output=True, check=False).returncode == 0
-
-
-@pytest.mark.skipif(not can_be_alone(), reason="needs unshare and a kernel that allows network namespaces")
+@pytest.mark.isolation
 def test_workflow_on_ollama_without_a_network(tmp_path: Path) -> None:
     test = f"{HERE / 'test_workflow.py'}::test_workflow_on_a_provider[ollama]"
     inner = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'alone'}", test]
