@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,6 +48,15 @@ class Comparison:
     operations: int
     arms: Sequence[Arm]
     rounds: int = ROUNDS
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What is no time, measured once: one value for each way, the first being what the others are compared with."""
+
+    title: str
+    unit: str
+    values: Mapping[str, float]
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
 
-from tests.bench.harness import Arm, Outcome
+from tests.bench.harness import ROUNDS, Arm, Figures, Outcome
 
 PAGE = Path("docs/reference/benchmarks.md")
 _HEAD = """\
@@ -23,22 +23,23 @@ quartiles. "CPU" is the processor time of all processes that take part, the meas
 """
 
 
-def page(sections: Sequence[tuple[str, str, Sequence[Outcome]]], *, day: date) -> str:
+def page(sections: Sequence[tuple[str, str, Sequence[Outcome | Figures]]], *, day: date) -> str:
     """Return the whole page. A section is its title, what stands under it, and what was measured."""
-    rounds = sections[0][2][0].comparison.rounds
     head = _HEAD.format(
         day=day,
         machine=platform.machine(),
         cores=os.cpu_count(),
         python=platform.python_version(),
         load=os.getloadavg()[1],
-        rounds=rounds,
+        rounds=ROUNDS,
     )
     return "\n".join([head, *(line for section in sections for line in _section(*section))])
 
 
-def _section(title: str, text: str, outcomes: Sequence[Outcome]) -> Iterator[str]:
+def _section(title: str, text: str, measured: Sequence[Outcome | Figures]) -> Iterator[str]:
     yield f"## {title}\n\n{text}\n"
+    yield from _figures([each for each in measured if isinstance(each, Figures)])
+    outcomes = [each for each in measured if isinstance(each, Outcome)]
     latencies = any(outcome.latencies.get(arm.name) for outcome in outcomes for arm in outcome.comparison.arms)
     yield "| operation | way | CPU ms | CPU ratio | per second | time ratio |" + (
         " p50 ms | p99 ms |" if latencies else ""
@@ -47,6 +48,19 @@ def _section(title: str, text: str, outcomes: Sequence[Outcome]) -> Iterator[str
     for outcome in outcomes:
         for arm in outcome.comparison.arms:
             yield _row(outcome, arm, latencies=latencies)
+    yield ""
+
+
+def _figures(figures: Sequence[Figures]) -> Iterator[str]:
+    if not figures:
+        return
+    yield "| what | way | measured | ratio |"
+    yield "|---|---|---|---|"
+    for each in figures:
+        first = next(iter(each.values))
+        for way, value in each.values.items():
+            ratio = "1" if way == first else f"**{value / each.values[first]:.2f}**"
+            yield f"| {each.title} | {way} | {value:.1f} {each.unit} | {ratio} |"
     yield ""
 
 
