@@ -198,8 +198,10 @@ def _children(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _files(found: Mapping[str, str]) -> tuple[dict[str, bytes], list[str]]:
+def _files(found: Any) -> tuple[dict[str, bytes], list[str]]:
     """Return the files that may be taken, and the names of the others."""
+    if not isinstance(found, dict):
+        raise TypeError("its files are no object")
     files: dict[str, bytes] = {}
     dropped: list[str] = []
     room = MAX_FILE_BYTES

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import tempfile
 from asyncio import StreamReader, StreamWriter
@@ -31,12 +32,13 @@ _MAX_BYTES: Final = 64 << 20
 _MAX_CONNECTIONS: Final = 16
 _HEAD_SECONDS: Final = 10.0
 _CONNECT_SECONDS: Final = 15.0
+_HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+:.*")
 _PIECE: Final = 1 << 16
 _DROPPED: Final = frozenset({"host", "connection", "proxy-connection", "proxy-authorization", "keep-alive", "upgrade"})
 
 
-class _Answer(Exception):
-    """What the proxy itself answers."""
+class Refusal(Exception):
+    """What the proxy itself answers: that it does not, or cannot, do it."""
 
     def __init__(self, status: str, message: str) -> None:
         super().__init__(message)
@@ -73,7 +75,7 @@ class Proxy:
             async with asyncio.timeout(_HEAD_SECONDS):
                 target = parse_head(await _read_head(reader))
             await self._connect(target, reader, writer)
-        except _Answer as answer:
+        except Refusal as answer:
             await _say(writer, answer)
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
             pass  # either side went away
@@ -83,13 +85,13 @@ class Proxy:
 
     async def _connect(self, target: Target, reader: StreamReader, writer: StreamWriter) -> None:
         if self._open > _MAX_CONNECTIONS:
-            raise _Answer("503 Service Unavailable", f"at most {_MAX_CONNECTIONS} connections at a time")
+            raise Refusal("503 Service Unavailable", f"at most {_MAX_CONNECTIONS} connections at a time")
         address = await self._address(target)
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
                 far_reader, far_writer = await asyncio.open_connection(address, target.port)
         except (OSError, TimeoutError) as error:
-            raise _Answer("502 Bad Gateway", f"{target.host} does not answer") from error
+            raise Refusal("502 Bad Gateway", f"{target.host} does not answer") from error
         try:
             if target.head:
                 far_writer.write(target.head)
@@ -109,20 +111,20 @@ class Proxy:
     async def _address(self, target: Target) -> str:
         """Return the one address that is connected to: it is judged, not its name."""
         if target.host not in self._hosts:
-            raise _Answer("403 Forbidden", f"the host {target.host!r} is not in the allow-list of this program")
+            raise Refusal("403 Forbidden", f"the host {target.host!r} is not in the allow-list of this program")
         if target.port not in self._ports:
-            raise _Answer("403 Forbidden", f"the port {target.port} is not allowed: 80 and 443 are")
+            raise Refusal("403 Forbidden", f"the port {target.port} is not allowed: 80 and 443 are")
         try:
             check_url(f"http://{target.host}:{target.port}/")
             async with asyncio.timeout(_CONNECT_SECONDS):
                 addresses = await self._resolver(target.host, target.port)
             checked = [str(check_address(address, self._policy)) for address in addresses]
         except Refused as error:
-            raise _Answer("403 Forbidden", str(error)) from error
+            raise Refusal("403 Forbidden", str(error)) from error
         except (OSError, TimeoutError) as error:
-            raise _Answer("502 Bad Gateway", f"{target.host} cannot be resolved") from error
+            raise Refusal("502 Bad Gateway", f"{target.host} cannot be resolved") from error
         if not checked:
-            raise _Answer("502 Bad Gateway", f"{target.host} has no address")
+            raise Refusal("502 Bad Gateway", f"{target.host} has no address")
         return checked[0]
 
     async def _pass_on(self, source: StreamReader, target: StreamWriter, way: str, *, most: int | None = None) -> None:
@@ -146,24 +148,24 @@ async def _read_head(reader: StreamReader) -> bytes:
     try:
         return await reader.readuntil(b"\r\n\r\n")
     except asyncio.LimitOverrunError as error:
-        raise _Answer("431 Request Header Fields Too Large", "the request's head is too large") from error
+        raise Refusal("431 Request Header Fields Too Large", "the request's head is too large") from error
 
 
 def parse_head(head: bytes) -> Target:
     """Return where a request wants to go: pure.
 
     Raises:
-        _Answer: it is none that a proxy takes.
+        Refusal: it is none that a proxy takes.
     """
     lines = head.decode("latin-1")[:-4].split("\r\n")
     parts = lines[0].split(" ")
     if len(parts) != 3 or any(sign in head.replace(b"\r\n", b"") for sign in b"\r\n\0"):  # noqa: PLR2004
-        raise _Answer("400 Bad Request", "this is no request")
+        raise Refusal("400 Bad Request", "this is no request")
     method, where, _ = parts
     if method == "CONNECT":
         host, _, port = where.rpartition(":")
         if not port.isdigit() or len(port) > 5:  # noqa: PLR2004 - digits of a port
-            raise _Answer("400 Bad Request", "CONNECT needs host:port")
+            raise Refusal("400 Bad Request", "CONNECT needs host:port")
         return Target(host.lower(), int(port))
     return _request(method, where, lines[1:])
 
@@ -172,15 +174,17 @@ def _request(method: str, where: str, lines: list[str]) -> Target:
     try:
         url = check_url(where)
     except Refused as error:
-        raise _Answer("403 Forbidden", str(error)) from error
+        raise Refusal("403 Forbidden", str(error)) from error
     if url.scheme != "http":
-        raise _Answer("400 Bad Request", "https goes through CONNECT")
-    headers = [(name.strip(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+        raise Refusal("400 Bad Request", "https goes through CONNECT")
+    if not all(_HEADER.fullmatch(line) for line in lines):
+        raise Refusal("400 Bad Request", "a line of the request's head is no header")
+    headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]
     sizes = [value for name, value in headers if name.lower() == "content-length"]
     if any(name.lower() == "transfer-encoding" for name, _ in headers):
-        raise _Answer("411 Length Required", "a request's body needs a Content-Length")
+        raise Refusal("411 Length Required", "a request's body needs a Content-Length")
     if len(sizes) > 1 or not all(size.isascii() and size.isdigit() for size in sizes):
-        raise _Answer("400 Bad Request", "the Content-Length is no number")
+        raise Refusal("400 Bad Request", "the Content-Length is no number")
     kept = [f"{name}: {value}" for name, value in headers if name.lower() not in _DROPPED]
     start = f"{method} {url.raw_path.decode('ascii')} HTTP/1.1"
     head = "\r\n".join([start, f"Host: {_authority(url)}", "Connection: close", *kept, "", ""])
@@ -191,7 +195,7 @@ def _authority(url: httpx.URL) -> str:
     return url.netloc.decode("ascii")
 
 
-async def _say(writer: StreamWriter, answer: _Answer) -> None:
+async def _say(writer: StreamWriter, answer: Refusal) -> None:
     text = f"{answer}\n".encode()
     head = f"HTTP/1.1 {answer.status}\r\nContent-Type: text/plain\r\nContent-Length: {len(text)}\r\n"
     with suppress(OSError):

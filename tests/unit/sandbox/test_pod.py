@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import base64
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import orjson
+import pytest
+
+from fairlead.errors import Refused, Unavailable
+from fairlead.sandbox.base import Ended, Job, JobRefused, Limits, SandboxBroken
+from fairlead.sandbox.pod import (
+    SELECTOR,
+    UNTIL,
+    PodSandbox,
+    PodShape,
+    build_network_policy,
+    build_pod,
+    build_secret,
+    parse_log,
+)
+from fairlead.testing.clock import FakeClock
+
+SHAPE = PodShape("fairlead-sandbox:0.1.0", "fairlead-sandboxes", runtime_class="gvisor")
+LIMITS = Limits(wall_seconds=30, memory_bytes=100 << 20, disk_bytes=10 << 20)
+FINE = orjson.dumps({
+    "ended": "Exited", "exitCode": 0, "stdout": "aGk=", "stderr": "", "truncated": False, "files": {}, "dropped": [],
+})  # fmt: skip
+LOG = b"ready\n%d\n%b" % (len(FINE), FINE)
+
+
+def ended(phase: str = "Succeeded", **status: Any) -> dict[str, Any]:
+    return {"status": {"phase": phase, **status}}
+
+
+class FakePods:
+    """A cluster that runs every pod at once."""
+
+    def __init__(self) -> None:
+        self.objects: dict[tuple[str, str], dict[str, Any]] = {}
+        self.made: list[dict[str, Any]] = []
+        self.status: dict[str, Any] = ended()
+        self.text = LOG
+        self.fails: Exception | None = None
+
+    async def create(self, obj: dict[str, Any]) -> dict[str, Any]:
+        if self.fails is not None and obj["kind"] == "Pod":
+            raise self.fails
+        self.objects[obj["kind"], obj["metadata"]["name"]] = obj
+        self.made.append(obj)
+        return obj
+
+    async def get(self, kind: str, name: str) -> dict[str, Any] | None:
+        found = self.objects.get((kind, name))
+        return found and {**found, **self.status}
+
+    async def list(self, kind: str, labels: str) -> list[dict[str, Any]]:
+        assert labels == SELECTOR
+        return [obj for (each, _), obj in self.objects.items() if each == kind]
+
+    async def delete(self, kind: str, name: str) -> None:
+        self.objects.pop((kind, name), None)
+
+    async def log(self, pod_name: str, limit_bytes: int) -> bytes:
+        assert ("Pod", pod_name) in self.objects
+        return self.text[:limit_bytes]
+
+
+def make(pods: FakePods, clock: FakeClock | None = None) -> PodSandbox:
+    return PodSandbox(pods, SHAPE, parallel=2, clock=clock or FakeClock())
+
+
+async def test_run_brings_the_job_in_a_secret_and_the_result_out_by_the_log() -> None:
+    pods = FakePods()
+
+    result = await make(pods).run(Job("shell", "echo hi", limits=LIMITS))
+
+    secret, pod = pods.made
+    assert (result.ended, result.stdout) == (Ended.EXITED, "hi")
+    assert b"echo hi" in base64.b64decode(secret["data"]["job"])
+    assert "echo hi" not in str(pod)
+    assert pod["spec"]["volumes"][0]["secret"]["secretName"] == secret["metadata"]["name"]
+    assert pods.objects == {}, "both are removed"
+
+
+@pytest.mark.parametrize("wall", [1, 60, 3600])
+@pytest.mark.parametrize("runtime_class", ["", "kata"])
+def test_build_pod_is_restricted_and_more(wall: int, runtime_class: str) -> None:
+    shape = replace(SHAPE, runtime_class=runtime_class)
+
+    pod = build_pod(shape, "sandbox-1", replace(LIMITS, wall_seconds=wall), 1000)
+
+    spec, (container,) = pod["spec"], pod["spec"]["containers"]
+    assert spec.get("runtimeClassName", "") == runtime_class
+    assert (spec["automountServiceAccountToken"], spec["enableServiceLinks"]) == (False, False)
+    assert (spec["hostNetwork"], spec["hostPID"], spec["hostIPC"]) == (False, False, False)
+    assert spec["activeDeadlineSeconds"] >= wall
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "privileged": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert container["resources"]["limits"].keys() == {"cpu", "memory", "ephemeral-storage"}
+    assert int(container["resources"]["limits"]["memory"]) == 110 << 20
+    assert {next(key for key in volume if key != "name") for volume in spec["volumes"]} == {"secret", "emptyDir"}
+    assert spec["volumes"][1]["emptyDir"] == {"medium": "Memory", "sizeLimit": str(10 << 20)}
+    assert "env" not in container
+    assert "serviceAccountName" not in spec
+    assert "initContainers" not in spec
+
+
+def test_build_secret_cannot_be_changed() -> None:
+    assert build_secret(SHAPE, "x", b"job", 1)["immutable"] is True
+
+
+def test_build_network_policy_denies_everything() -> None:
+    spec = build_network_policy(SHAPE)["spec"]
+
+    assert spec == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [], "egress": []}
+
+
+async def test_run_with_a_network_is_refused_with_the_reason() -> None:
+    with pytest.raises(JobRefused, match="docker or bubblewrap"):
+        await make(FakePods()).run(Job("python", "", network=("a.test",)))
+
+
+@pytest.mark.parametrize(
+    ("text", "pod", "expected"),
+    [
+        pytest.param(b"", ended("Failed", reason="DeadlineExceeded"), Ended.TIMEOUT, id="deadline"),
+        pytest.param(b"ready\n", ended("Failed", reason="Evicted", message="disk"), Ended.KILLED, id="evicted"),
+        pytest.param(
+            b"ready\n",
+            ended("Failed", containerStatuses=[{"state": {"terminated": {"reason": "OOMKilled"}}}]),
+            Ended.MEMORY,
+            id="out-of-memory",
+        ),
+        pytest.param(LOG[:-1], ended(), Ended.KILLED, id="half-a-result"),
+        pytest.param(b"ready\n99999999999\nx", ended(), Ended.KILLED, id="a-size-that-lies"),
+        pytest.param(b"x" + LOG, ended(), Ended.KILLED, id="something-before-it"),
+    ],
+)
+def test_parse_log_without_a_result_says_why(text: bytes, pod: dict[str, Any], expected: Ended) -> None:
+    result = parse_log(text, pod, LIMITS)
+
+    assert result.ended is expected
+    assert result.message
+
+
+async def test_run_of_a_pod_that_does_not_start_may_be_tried_again() -> None:
+    pods = FakePods()
+    waiting = {"waiting": {"reason": "ErrImagePull", "message": "not found"}}
+    pods.status = ended("Pending", containerStatuses=[{"state": waiting}])
+
+    with pytest.raises(SandboxBroken, match="ErrImagePull: not found"):
+        await make(pods).run(Job("python", ""))
+    assert pods.objects == {}
+
+
+@pytest.mark.parametrize("error", [Unavailable("down"), Refused("quota", reason="Forbidden")])
+async def test_run_that_cannot_make_the_pod_leaves_no_secret(error: Exception) -> None:
+    pods = FakePods()
+    pods.fails = error
+
+    with pytest.raises((SandboxBroken, Refused)):
+        await make(pods).run(Job("python", ""))
+    assert (pods.objects, len(pods.made)) == ({}, 1)
+
+
+async def test_unavailable_removes_what_is_past_its_time() -> None:
+    pods, clock = FakePods(), FakeClock()
+    now = int(clock.now().timestamp())
+    for name, until in (("old", now - 1), ("new", now + int(timedelta(minutes=1).total_seconds()))):
+        pods.objects["Pod", name] = {"metadata": {"name": name, "annotations": {UNTIL: str(until)}}}
+    pods.objects["Secret", "odd"] = {"metadata": {"name": "odd"}}
+
+    assert await make(pods, clock).unavailable() is None
+    assert list(pods.objects) == [("Pod", "new")]
