@@ -11,14 +11,16 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from fairlead.testing.apiserver import ApiServer, from_kubeconfig, running_apiserver
 from fairlead.testing.postgres import PostgresServer, find_postgres, postgres_server
 
 # The same examples every time, so that a change is judged by what it changes; `make soak` looks for new ones.
-settings.register_profile("same", derandomize=True, print_blob=True)
-settings.register_profile("new", max_examples=1000, print_blob=True)
+# How long one takes says more about the machine than about the code: it judges nothing.
+_UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.register_profile("same", _UNTIMED, derandomize=True)
+settings.register_profile("new", _UNTIMED, max_examples=1000)
 
 
 def _docker_answers() -> bool:
