@@ -1,9 +1,8 @@
-"""The process runtime against a real API server, with real processes, as kubectl shows it."""
+"""The pod runtimes against a real API server, with real processes and containers, as kubectl shows them."""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,14 @@ from fairlead.testing.podruntime import Runtime
 
 pytestmark = [pytest.mark.process_runtime, pytest.mark.kubectl]
 
-IMAGE = "fairlead-agent:0.1.0"
 SAY_PID = "echo pid=$$$$; "  # in a pod's command $$ is one dollar sign
 """Each pod says its process id first, so that a test ends that process and no other."""
 
 
-def pod(name: str, script: str, **more: Any) -> dict[str, Any]:
+def pod(runtime: Runtime, name: str, script: str, **more: Any) -> dict[str, Any]:
     container = {
         "name": "agent",
-        "image": IMAGE,
+        "image": runtime.image,
         "command": ["sh", "-c", SAY_PID + script],
         **more.pop("container", {}),
     }
@@ -35,12 +33,7 @@ def pod(name: str, script: str, **more: Any) -> dict[str, Any]:
     }
 
 
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+only_processes = pytest.mark.parametrize("runtime", ["process"], indirect=True)
 
 
 def wait_phase(runtime: Runtime, name: str, phase: str) -> None:
@@ -49,7 +42,7 @@ def wait_phase(runtime: Runtime, name: str, phase: str) -> None:
 
 def test_pod_gets_its_environment_files_and_token_and_nothing_else(runtime: Runtime) -> None:
     script = (
-        "cd $CONTAINER_SANDBOX_MOUNT_POINT; env | sort; cat etc/conf/a; echo; cat etc/keys/s; echo; "
+        "cd $CONTAINER_SANDBOX_MOUNT_POINT/; env | sort; cat etc/conf/a; echo; cat etc/keys/s; echo; "
         "cat var/run/secrets/fairlead.dev/token | wc -c; cat facts/labels; echo; "
         "touch work/x && echo writable; sleep 100"
     )
@@ -79,21 +72,10 @@ def test_pod_gets_its_environment_files_and_token_and_nothing_else(runtime: Runt
         {"name": "BOTH", "value": "$(POD)/$(PLAIN)"},
     ]
     container = {"env": env, "volumeMounts": [{"name": name, "mountPath": path} for name, path in mounts.items()]}
-    runtime.kubectl.apply(*objects, pod("files", script, container=container, volumes=volumes))
+    runtime.kubectl.apply(*objects, pod(runtime, "files", script, container=container, volumes=volumes))
     said = wait_for("the pod to have said it all", lambda: _said(runtime, "files", "writable"))
     names = {line.partition("=")[0] for line in said if "=" in line and '"' not in line}
-    assert names == {
-        "pid",
-        "BOTH",
-        "CONTAINER_SANDBOX_MOUNT_POINT",
-        "HOME",
-        "LANG",
-        "PATH",
-        "PLAIN",
-        "POD",
-        "PWD",
-        "OLDPWD",
-    }
+    assert names - runtime.image_variables == {"pid", "BOTH", "PLAIN", "POD", "PWD", "OLDPWD"}
     assert "BOTH=files/value" in said
     assert {"from-config", "canary-secret-77", 'app="files"'} <= set(said)
     assert int(next(line for line in said if line.isdigit())) > 400
@@ -109,12 +91,13 @@ def _said(runtime: Runtime, name: str, last: str) -> list[str]:
     return lines if last in lines else []
 
 
+@only_processes  # a token is the same, whatever runs
 def test_token_is_bound_to_the_pod(runtime: Runtime) -> None:
     source = {"serviceAccountToken": {"path": "token", "audience": "fairlead-gateway", "expirationSeconds": 3600}}
     volumes = [{"name": "token", "projected": {"sources": [source]}}]
     container = {"volumeMounts": [{"name": "token", "mountPath": "/t"}]}
     script = "cat $CONTAINER_SANDBOX_MOUNT_POINT/t/token; echo; echo end; sleep 100"
-    runtime.kubectl.apply(pod("bound", script, container=container, volumes=volumes))
+    runtime.kubectl.apply(pod(runtime, "bound", script, container=container, volumes=volumes))
     token = wait_for("the token", lambda: _said(runtime, "bound", "end"))[1]
     review = {
         "apiVersion": "authentication.k8s.io/v1",
@@ -130,25 +113,24 @@ def test_token_is_bound_to_the_pod(runtime: Runtime) -> None:
 
 
 def test_killed_process_is_started_again_in_the_same_pod(runtime: Runtime) -> None:
-    runtime.kubectl.apply(pod("lively", "sleep 100 & wait"))
-    first = runtime.pid_of("lively")
-    os.kill(first, signal.SIGKILL)
+    runtime.kubectl.apply(pod(runtime, "lively", "sleep 100 & wait"))
+    first, said = runtime.mark("lively"), runtime.lines("lively")
+    runtime.kill("lively")
     wait_for(
         "the restart", lambda: runtime.state("lively").get("restartCount") == 1 and runtime.state("lively")["ready"]
     )
     last = runtime.state("lively")["lastState"]["terminated"]
     assert (last["exitCode"], last["reason"]) == (137, "Error")
-    assert runtime.pid_of("lively") != first
-    assert f"pid={first}" in runtime.kubectl("logs", "lively", "--previous")
+    assert runtime.mark("lively") != first
+    assert runtime.kubectl("logs", "lively", "--previous").splitlines()[:1] == said[:1]
     assert {"Scheduled", "Started"} <= runtime.reasons("lively")
     runtime.kubectl("delete", "pod", "lively")
 
 
 def test_crashing_container_backs_off_and_says_so(runtime: Runtime) -> None:
-    runtime.kubectl.apply(pod("crashing", "exit 3"))
-    waiting = wait_for("the back-off", lambda: runtime.state("crashing").get("state", {}).get("waiting"))
-    assert waiting["reason"] == "CrashLoopBackOff"
-    assert waiting["message"].startswith("back-off 10s restarting failed container=agent")
+    runtime.kubectl.apply(pod(runtime, "crashing", "exit 3"))
+    message = runtime.waits("crashing", "CrashLoopBackOff")
+    assert message.startswith("back-off 10s restarting failed container=agent")
     assert runtime.state("crashing")["restartCount"] == 1
     assert runtime.state("crashing")["lastState"]["terminated"]["exitCode"] == 3
     wait_for("the event", lambda: "BackOff" in runtime.reasons("crashing"))
@@ -160,7 +142,7 @@ def test_crashing_container_backs_off_and_says_so(runtime: Runtime) -> None:
 @pytest.mark.parametrize(("code", "phase"), [(0, "Succeeded"), (7, "Failed")])
 def test_pod_that_is_not_restarted_ends_with_its_process(runtime: Runtime, code: int, phase: str) -> None:
     name = f"once-{code}"
-    runtime.kubectl.apply(pod(name, f"exit {code}", restartPolicy="Never"))
+    runtime.kubectl.apply(pod(runtime, name, f"exit {code}", restartPolicy="Never"))
     wait_phase(runtime, name, phase)
     assert runtime.state(name)["state"]["terminated"]["exitCode"] == code
     runtime.kubectl("delete", "pod", name)
@@ -168,24 +150,25 @@ def test_pod_that_is_not_restarted_ends_with_its_process(runtime: Runtime, code:
 
 def test_deleted_pod_may_finish_what_it_does(runtime: Runtime) -> None:
     script = "trap 'echo bye; exit 0' TERM; while true; do sleep 0.05; done"
-    runtime.kubectl.apply(pod("polite", script))
-    pid = runtime.pid_of("polite")
+    runtime.kubectl.apply(pod(runtime, "polite", script))
+    mark = runtime.mark("polite")
     log = _log_file(runtime, "polite")
     reader = log.open()
     runtime.kubectl("delete", "pod", "polite")
     assert "bye" in reader.read()
     reader.close()
-    assert not alive(pid)
+    assert not runtime.alive(mark)
 
 
 def test_deleted_pod_that_does_not_listen_is_killed_with_its_children(runtime: Runtime) -> None:
     script = "trap '' TERM; sleep 100 & echo child=$!; while true; do sleep 0.05; done"
-    runtime.kubectl.apply(pod("deaf", script))
-    pid = runtime.pid_of("deaf")
-    child = int(wait_for("its child", lambda: [line for line in runtime.lines("deaf") if "child=" in line])[0][6:])
+    runtime.kubectl.apply(pod(runtime, "deaf", script))
+    mark = runtime.mark("deaf")
+    child = wait_for("its child", lambda: [line for line in runtime.lines("deaf") if "child=" in line])[0][6:]
     runtime.kubectl("delete", "pod", "deaf", "--grace-period=1")
-    assert not alive(pid)
-    wait_for("its child to end", lambda: not alive(child))
+    assert not runtime.alive(mark)
+    if runtime.engine == "process":  # a container's children end with it
+        wait_for("its child to end", lambda: not runtime.alive(child))
     assert "Killing" in runtime.reasons("deaf")
 
 
@@ -198,19 +181,19 @@ def _log_file(runtime: Runtime, name: str) -> Path:
 def test_process_over_its_memory_is_killed_and_called_so(runtime: Runtime) -> None:
     script = "exec python3 -c 'x = bytearray(90 * 2**20); import time; time.sleep(100)'"
     limits = {"resources": {"limits": {"memory": "64Mi"}}}
-    runtime.kubectl.apply(pod("hungry", script, restartPolicy="Never", container=limits))
+    runtime.kubectl.apply(pod(runtime, "hungry", script, restartPolicy="Never", container=limits))
     wait_phase(runtime, "hungry", "Failed")
     ended = runtime.state("hungry")["state"]["terminated"]
     assert (ended["exitCode"], ended["reason"]) == (137, "OOMKilled")
     runtime.kubectl("delete", "pod", "hungry")
 
 
+@only_processes
 def test_other_image_waits_and_says_what_it_needs(runtime: Runtime) -> None:
-    foreign = pod("foreign", "")
+    foreign = pod(runtime, "foreign", "")
     foreign["spec"]["containers"][0] |= {"image": "nginx:1.29"}
     runtime.kubectl.apply(foreign)
-    waiting = wait_for("the refusal", lambda: runtime.state("foreign").get("state", {}).get("waiting"))
-    assert waiting["reason"] == "ErrImageNeverPull"
+    assert "needs a container engine" in runtime.waits("foreign", "ErrImageNeverPull")
     wait_for("the event", lambda: "Failed" in runtime.reasons("foreign"))
     assert "needs a container engine" in runtime.kubectl("describe", "pod", "foreign")
     runtime.kubectl("delete", "pod", "foreign")
@@ -218,20 +201,20 @@ def test_other_image_waits_and_says_what_it_needs(runtime: Runtime) -> None:
 
 def test_missing_config_is_named_and_waited_for(runtime: Runtime) -> None:
     container = {"envFrom": [{"configMapRef": {"name": "later"}}]}
-    runtime.kubectl.apply(pod("early", "sleep 100", container=container))
-    waiting = wait_for("the complaint", lambda: runtime.state("early").get("state", {}).get("waiting"))
-    assert (waiting["reason"], waiting["message"]) == ("CreateContainerConfigError", 'ConfigMap "later" not found')
+    runtime.kubectl.apply(pod(runtime, "early", "sleep 100", container=container))
+    assert runtime.waits("early", "CreateContainerConfigError") == 'ConfigMap "later" not found'
     runtime.kubectl.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "later"}, "data": {"k": "v"}})
     wait_phase(runtime, "early", "Running")
     runtime.kubectl("delete", "pod", "early")
 
 
+@only_processes
 def test_runtime_killed_takes_its_processes_along_and_its_successor_goes_on(runtime: Runtime) -> None:
-    runtime.kubectl.apply(pod("survivor", "sleep 100"), pod("final", "exit 0", restartPolicy="Never"))
-    pid = runtime.pid_of("survivor")
+    runtime.kubectl.apply(pod(runtime, "survivor", "sleep 100"), pod(runtime, "final", "exit 0", restartPolicy="Never"))
+    mark = runtime.mark("survivor")
     wait_phase(runtime, "final", "Succeeded")
     runtime.stop(signal.SIGKILL)
-    wait_for("the process to end with the runtime", lambda: not alive(pid))
+    wait_for("the process to end with the runtime", lambda: not runtime.alive(mark))
     runtime.start()
     wait_for("the restart", lambda: runtime.state("survivor").get("restartCount") == 1)
     assert runtime.state("survivor")["lastState"]["terminated"]["reason"] == "ContainerStatusUnknown"
@@ -240,10 +223,10 @@ def test_runtime_killed_takes_its_processes_along_and_its_successor_goes_on(runt
 
 
 def test_runtime_stopped_ends_its_processes_and_keeps_the_pods(runtime: Runtime) -> None:
-    runtime.kubectl.apply(pod("resting", "sleep 100"))
-    pid = runtime.pid_of("resting")
+    runtime.kubectl.apply(pod(runtime, "resting", "sleep 100"))
+    mark = runtime.mark("resting")
     runtime.stop()
-    assert not alive(pid)
+    assert not runtime.alive(mark)
     assert runtime.pod("resting")["metadata"].get("deletionTimestamp") is None
     runtime.start()
     wait_for("the restart", lambda: runtime.state("resting").get("restartCount") == 1)
@@ -253,4 +236,4 @@ def test_runtime_stopped_ends_its_processes_and_keeps_the_pods(runtime: Runtime)
 def test_node_shows_what_runs_pods(runtime: Runtime) -> None:
     shown = runtime.kubectl("get", "node", "-o", "wide")
     assert "Ready" in shown
-    assert "process://" in shown
+    assert f"{runtime.engine}://" in shown

@@ -100,8 +100,6 @@ class Home:
             for folder in (self.root, self.logs, self.root / "credentials", self.pods, self.apiserver):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.root.chmod(0o700)
-            self.gateway_dir.mkdir(parents=True, exist_ok=True)
-            self.gateway_dir.chmod(0o755)  # for the users of containers; nobody else gets through the folder above
             free = shutil.disk_usage(self.root).free
         except OSError as error:
             raise TerminalError(f"cannot write to {self.root}: {error.strerror}; use another FAIRLEAD_HOME") from error
@@ -110,6 +108,11 @@ class Home:
                 f"only {free // 2**20} MB are free where {self.root} is, and {_FREE_BYTES // 2**20} MB are needed; "
                 "make room or use another FAIRLEAD_HOME"
             )
+
+    def open_gateway_dir(self) -> None:
+        """Make the folder of the gateway's socket, for the users of containers: nobody else gets to it."""
+        self.gateway_dir.mkdir(parents=True, exist_ok=True)
+        self.gateway_dir.chmod(0o755)
 
     def check_databases(self) -> None:
         """Look whether the files that hold the state can be what they should be.
