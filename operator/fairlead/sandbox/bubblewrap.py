@@ -22,7 +22,7 @@ from fairlead.sandbox import forwarder, runner
 from fairlead.sandbox.base import Ended, SandboxBroken
 from fairlead.sandbox.jobs import MAX_HEADER, READY, Inside
 from fairlead.sandbox.seccomp import MACHINES, build_filter
-from fairlead.sandbox.usage import memory_of, runner_of
+from fairlead.sandbox.usage import memory_below, runner_of
 from fairlead.sandbox.warm import Box, BoxEnded, Shape
 
 PROXY: Final = "/run/proxy"
@@ -158,7 +158,7 @@ class BubblewrapBox:
         """End it when all in it together use more than they may."""
         pid = runner_of(self._process.pid)
         while pid is not None:
-            if memory_of(pid, over=self._shape.memory_bytes) > self._shape.memory_bytes:
+            if memory_below(pid, over=self._shape.memory_bytes) > self._shape.memory_bytes:
                 limit = self._shape.memory_bytes >> 20
                 self._end(BoxEnded(Ended.MEMORY, f"it used more than {limit} MiB of memory"))
                 return

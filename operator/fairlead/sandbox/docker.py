@@ -16,7 +16,7 @@ from requests.exceptions import RequestException
 
 from fairlead.sandbox import runner
 from fairlead.sandbox.base import Ended, SandboxBroken, SandboxUnavailable
-from fairlead.sandbox.jobs import MAX_HEADER, READY, Inside
+from fairlead.sandbox.jobs import MAX_HEADER, READY, RUNNER_BYTES, Inside
 from fairlead.sandbox.owners import is_dead, own_id
 from fairlead.sandbox.warm import Box, BoxEnded, Shape
 
@@ -118,7 +118,7 @@ class Docker:
 
 def build_container(image: str, shape: Shape, proxy: Path | None) -> dict[str, Any]:
     """Return what the engine is asked for: pure."""
-    memory = shape.memory_bytes + shape.disk_bytes  # the working directory is in memory, too
+    memory = shape.memory_bytes + RUNNER_BYTES + shape.disk_bytes  # the working directory is in memory, too
     return {
         "Image": image,
         "User": f"{USER}:{USER}",

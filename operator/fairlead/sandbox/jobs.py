@@ -28,6 +28,8 @@ from fairlead.sandbox.seccomp import MACHINES, build_filter
 READY: Final = b"ready\n"
 """What a runner says when it waits for its job."""
 MAX_HEADER: Final = 20
+RUNNER_BYTES: Final = 16 << 20
+"""Memory of the runner itself, which is not the program's."""
 _MAX_INPUTS: Final = 1 << 20
 _MAX_DEPTH: Final = 64
 _MAX_NAME: Final = 512

@@ -18,7 +18,17 @@ from fairlead.clock import Clock
 from fairlead.errors import FairleadError, RetryableError
 from fairlead.sandbox import runner
 from fairlead.sandbox.base import Ended, Job, JobRefused, Limits, Result, Sandbox, SandboxBroken
-from fairlead.sandbox.jobs import READY, Inside, check_job, max_result, no_result, parse_result, parse_size, to_frame
+from fairlead.sandbox.jobs import (
+    READY,
+    RUNNER_BYTES,
+    Inside,
+    check_job,
+    max_result,
+    no_result,
+    parse_result,
+    parse_size,
+    to_frame,
+)
 from fairlead.sandbox.owners import own_id
 
 Object = dict[str, Any]
@@ -245,7 +255,7 @@ def build_pod(shape: PodShape, name: str, limits: Limits, until: int) -> Object:
 
 
 def _container(shape: PodShape, limits: Limits) -> Object:
-    memory = str(limits.memory_bytes + limits.disk_bytes)
+    memory = str(limits.memory_bytes + RUNNER_BYTES + limits.disk_bytes)
     return {
         "name": "program",
         "image": shape.image,

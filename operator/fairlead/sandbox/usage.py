@@ -16,13 +16,13 @@ def runner_of(bubblewrap: int) -> int | None:
     return next(iter(_children(bubblewrap)), None)
 
 
-def memory_of(pid: int, *, over: int) -> int:
-    """Return how many bytes a process and all below it keep in memory.
+def memory_below(pid: int, *, over: int) -> int:
+    """Return how many bytes all processes below one keep in memory.
 
     Pages that several share are counted for each, unless that makes more than *over*: then by their proper share, which
     takes the kernel longer to say.
     """
-    tree = list(_tree(pid))
+    tree = list(_tree(pid))[1:]
     quick = sum(map(_resident, tree))
     return sum(map(_share, tree)) if quick > over else quick
 

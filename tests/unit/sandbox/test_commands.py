@@ -10,6 +10,7 @@ import pytest
 from fairlead.sandbox.base import Limits
 from fairlead.sandbox.bubblewrap import Host, build_command
 from fairlead.sandbox.docker import LABEL, build_container
+from fairlead.sandbox.jobs import RUNNER_BYTES
 from fairlead.sandbox.owners import is_dead, own_id
 from fairlead.sandbox.warm import Shape
 
@@ -37,7 +38,8 @@ def test_build_container_allows_nothing() -> None:
     )
     assert (host["ReadonlyRootfs"], host["CapDrop"], host["IpcMode"]) == (True, ["ALL"], "none")
     assert host["SecurityOpt"] == ["no-new-privileges:true"], "and the engine's own seccomp profile"
-    assert (host["Memory"], host["MemorySwap"], host["PidsLimit"], host["NanoCpus"]) == (110, 110, 6, 10**9)
+    assert host["Memory"] == host["MemorySwap"] == 100 + RUNNER_BYTES + 10
+    assert (host["PidsLimit"], host["NanoCpus"]) == (6, 10**9)
     assert host["LogConfig"] == {"Type": "none"}
     assert "size=10," in host["Tmpfs"]["/work"]
     assert not host["Binds"]

@@ -105,7 +105,7 @@ def test_build_pod_is_restricted_and_more(wall: int, runtime_class: str) -> None
         "capabilities": {"drop": ["ALL"]},
     }
     assert container["resources"]["limits"].keys() == {"cpu", "memory", "ephemeral-storage"}
-    assert int(container["resources"]["limits"]["memory"]) == 110 << 20
+    assert int(container["resources"]["limits"]["memory"]) == (100 + 16 + 10) << 20
     assert {next(key for key in volume if key != "name") for volume in spec["volumes"]} == {"secret", "emptyDir"}
     assert spec["volumes"][1]["emptyDir"] == {"medium": "Memory", "sizeLimit": str(10 << 20)}
     assert "env" not in container
