@@ -72,6 +72,14 @@ EXAMPLES = [
     Example("wait", "Asked. Reminded."),
     Example("agent", "We have 12 ropes and can deliver tomorrow."),
     Example("llm-tools", "Seven orders, 210 euros in all."),
+    Example("code", {"said": "Measured in Kiel.", "highest": 3.4, "mean": 2.15, "lines": "4"}),
+    Example(
+        "code",
+        {"said": "Measured in Atlantis.", "highest": 3.4, "mean": 2.15, "lines": "CodeFailed"},
+        {"city": "Atlantis"},
+        {"measure": "Succeeded", "lines": "Failed"},
+    ),
+    Example("code-agent", "Seven orders, 210 euros in all."),
     Example("cache", "Dear Ada, Harbours are old."),
     Example("budget", 3, {"questions": 3}),
     Example("rerun", "Guess what? Tides come twice a day!"),
@@ -148,7 +156,12 @@ def test_every_file_says_what_it_shows(path: Path) -> None:
     assert all(isinstance(one, dict) for one in yaml.safe_load_all(path.read_text()))
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.run)
+def case(example: Example) -> Any:
+    marks = [pytest.mark.bubblewrap] if example.folder.startswith("code") else []
+    return pytest.param(example, id=example.run, marks=marks)
+
+
+@pytest.mark.parametrize("example", [case(example) for example in EXAMPLES])
 def test_example_gives_what_it_promises(examples: Laptop, example: Example) -> None:
     record = ended(examples, example.run)
     assert output(examples, example.run) == example.output, record["message"]

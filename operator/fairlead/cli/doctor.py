@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -153,7 +153,16 @@ async def _look(session: Session) -> list[Finding]:
     try:
         async with open_gateway(session) as gateway:
             await gateway.runs(session.namespace, limit=1)
-        found.append(Finding("ok", "the gateway answers, and you may read runs"))
+            found.append(Finding("ok", "the gateway answers, and you may read runs"))
+            found.append(_sandbox(await gateway.sandbox(session.namespace)))
     except FairleadError as error:
         found.append(Finding("bad", f"the gateway: {error}"))
     return found
+
+
+def _sandbox(shown: Mapping[str, str]) -> Finding:
+    """Return what is to be said of where programs run."""
+    if shown["name"] != "none":
+        return Finding("ok", f"programs run in {shown['description']}")
+    fix = "install bubblewrap, or Docker and its sandbox image (make images), and start the gateway again"
+    return Finding("note", f"code nodes and the tools python and shell are refused: {shown['description']}", fix)

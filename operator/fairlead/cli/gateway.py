@@ -130,6 +130,10 @@ class GatewayReader:
         """Return what the price list says of LiteLLM models."""
         return await self._get(f"/v1/namespaces/{quote(namespace)}/prices", {"model": list(models)})
 
+    async def sandbox(self, namespace: str) -> dict[str, Any]:
+        """Return what programs run in."""
+        return await self._get(f"/v1/namespaces/{quote(namespace)}/sandbox")
+
     async def logs(self, namespace: str, run: str, *, follow: bool) -> AsyncIterator[dict[str, Any]]:
         """Yield a run's log lines; *follow*: until the run has ended, also past a gateway that is started again."""
         path, after = _path(namespace, run, "logs"), 0

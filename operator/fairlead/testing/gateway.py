@@ -60,6 +60,7 @@ def start_gateway(
         "bind": "127.0.0.1",
         "port": "0",
         "hosts": '["127.0.0.1", "localhost"]',
+        "sandbox": "none",
         **settings,
     }
     keep = {key: value for key, value in os.environ.items() if not key.startswith("FAIRLEAD_")}

@@ -48,6 +48,7 @@ class Laptop:
             "FAIRLEAD_HOME": str(self.home.root),
             "HOME": str(self.home.root.parent),
             "FAIRLEAD_RUNTIME": self.runtime,
+            "FAIRLEAD_SANDBOX": "bubblewrap",
         }
         environment = {**inherited, **own, **self.settings}
         return subprocess.Popen(  # noqa: S603 - our own program

@@ -124,6 +124,7 @@ def build_system(cluster: ApiServer, kubectl: Kubectl, folder: Path) -> System:
         "FAIRLEAD_PORT": str(port),
         "FAIRLEAD_HOSTS": '["127.0.0.1","localhost"]',
         "FAIRLEAD_ALLOW_LOOPBACK_MODELS": "true",
+        "FAIRLEAD_SANDBOX": "none",
     }
     operator = {
         "FAIRLEAD_GATEWAY_URL": url,
