@@ -81,6 +81,12 @@ class GatewaySettings(ProcessSettings):
     allow_private_tools: bool = False
     """Whether an http Tool's ``url``, or a host that a program may reach, may be a private address (a service in the
     cluster)."""
+    allow_loopback_agents: bool = False
+    """Whether the ``url`` of an external Agent may be this machine."""
+    allow_private_agents: bool = False
+    """Whether the ``url`` of an external Agent may be a private address (an agent in the cluster)."""
+    public_url: str = ""
+    """Where others reach this gateway, as the cards of its agents say; empty: as whoever asks for a card reached it."""
     tool_timeout_seconds: Annotated[float, Field(gt=0)] = 60
     sandbox: Literal["auto", "docker", "bubblewrap", "pod", "none"] = "auto"
     """What the programs of ``code`` nodes and of the tools `python` and `shell` run in. ``auto``: in a cluster pods,

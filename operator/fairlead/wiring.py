@@ -31,12 +31,15 @@ if TYPE_CHECKING:
     from fairlead.services.costing import Costing
     from fairlead.services.election import Election
     from fairlead.services.exporting import Exporting
+    from fairlead.services.external import ExternalAgents
     from fairlead.services.graphchecks import GraphChecks
     from fairlead.services.handout import Handout
     from fairlead.services.journal import Journal
+    from fairlead.services.messages import Messages
     from fairlead.services.objects import Objects
     from fairlead.services.operator import Operator
-    from fairlead.services.podsettings import PodSettingsSource
+    from fairlead.services.podsettings import PodDefaults, PodSettingsSource
+    from fairlead.services.probing import Probing
     from fairlead.services.profiling import Profiling
     from fairlead.services.programs import Programs
     from fairlead.services.reading import Readers, Reading
@@ -69,6 +72,17 @@ class AgentServices:
 
 
 @dataclass(frozen=True, slots=True)
+class Abroad:
+    """What passes between our agents and those of others (A2A)."""
+
+    agents: ExternalAgents
+    probing: Probing
+    messages: Messages
+    public_url: str
+    """Where others reach this gateway; empty: as they do."""
+
+
+@dataclass(frozen=True, slots=True)
 class Gateway:
     """The services of a gateway process."""
 
@@ -85,6 +99,7 @@ class Gateway:
     profiling: Profiling
     roster: Roster
     exporting: Exporting
+    abroad: Abroad
     sandbox: Choice
     wakeups: Wakeups
     close: Callable[[], Awaitable[None]]
@@ -141,27 +156,16 @@ async def build_gateway(settings: GatewaySettings, *, clock: Clock | None = None
 def _compose_gateway(
     settings: GatewaySettings, kube: KubeClient, storage: Storage, *, clock: Clock, cluster: str, stack: AsyncExitStack
 ) -> Gateway:
-    from fairlead.services import (
-        approvals,
-        calls,
-        certificates,
-        costing,
-        profiling,
-        reading,
-        roster,
-        sessions,
-        tasks,
-        waiting,
-    )
-    from fairlead.services.wakeups import Wakeups
+    from fairlead.services import approvals, certificates, costing, profiling, reading, roster, tasks
     from fairlead.settings import ExportSettings
 
     known = tasks.Tasks(storage)
-    woken = Wakeups(storage, clock, sessions.TOPIC, waiting.TOPIC, calls.BUDGET_TOPIC)
+    woken = _build_wakeups(storage, clock)
     own_id = f"gateway-{secrets.token_hex(8)}"
     core = _Core(own_id, storage, kube, clock, cluster, known, woken)
     sandbox = build_sandbox(settings, kube)
-    agents = _compose_agents(core, *_build_callers(settings, core, sandbox, stack=stack))
+    abroad = _build_abroad(settings, core, stack)
+    agents = _compose_agents(core, *_build_callers(settings, core, sandbox, stack=stack), external=abroad.agents)
     return Gateway(
         id=own_id,
         storage=storage,
@@ -176,10 +180,19 @@ def _compose_gateway(
         profiling=profiling.Profiling(storage, clock, cluster=cluster),
         roster=roster.Roster(storage, cluster=cluster),
         exporting=build_exporting(ExportSettings(), storage, clock, stack=stack),
+        abroad=abroad,
         sandbox=sandbox,
         wakeups=woken,
         close=stack.pop_all().aclose,
     )
+
+
+def _build_wakeups(storage: Storage, clock: Clock) -> Wakeups:
+    """Return what wakes those who wait: for work, signals, budgets, and what becomes of runs."""
+    from fairlead.services import calls, messages, sessions, waiting
+    from fairlead.services.wakeups import Wakeups
+
+    return Wakeups(storage, clock, sessions.TOPIC, waiting.TOPIC, calls.BUDGET_TOPIC, messages.TOPIC)
 
 
 def build_sandbox(settings: GatewaySettings, kube: KubeClient | None = None) -> Choice:
@@ -200,6 +213,24 @@ def build_sandbox(settings: GatewaySettings, kube: KubeClient | None = None) -> 
     in_cluster = settings.kubeconfig is None or settings.sandbox == "pod"
     pods = SandboxPods(kube, settings.sandbox_namespace) if kube is not None and in_cluster else None
     return choose(settings.sandbox, options=options, pods=pods)
+
+
+def _build_abroad(settings: GatewaySettings, core: _Core, stack: AsyncExitStack) -> Abroad:
+    """Return what speaks with agents of others."""
+    from fairlead.egress import Policy
+    from fairlead.services.external import ExternalAgents
+    from fairlead.services.messages import Messages
+    from fairlead.services.probing import Probing
+
+    allowed = Policy(loopback=settings.allow_loopback_agents, private=settings.allow_private_agents)
+    agents = ExternalAgents(core.kube, core.clock, allowed)
+    stack.push_async_callback(agents.aclose)
+    return Abroad(
+        agents=agents,
+        probing=Probing(core.kube, core.storage, core.clock, agents=agents),
+        messages=Messages(core.kube, core.storage, core.clock, wakeups=core.wakeups, cluster=core.cluster),
+        public_url=settings.public_url.rstrip("/"),
+    )
 
 
 def _build_callers(
@@ -224,7 +255,9 @@ def _build_callers(
     return Models(core.kube, core.clock, providers, find_tool=tools.info), tools, programs
 
 
-def _compose_agents(core: _Core, models: Models, tools: Toolbox, programs: Programs) -> AgentServices:
+def _compose_agents(
+    core: _Core, models: Models, tools: Toolbox, programs: Programs, *, external: ExternalAgents
+) -> AgentServices:
     from fairlead.services import calls, handout, journal, results, sessions, turns, waiting
 
     storage, clock, known, woken = core.storage, core.clock, core.tasks, core.wakeups
@@ -241,6 +274,7 @@ def _compose_agents(core: _Core, models: Models, tools: Toolbox, programs: Progr
             models=models,
             tools=tools,
             programs=programs,
+            agents=external,
             wakeups=woken,
         ),
         waiting=waiting.Waiting(storage, clock, woken),
@@ -358,6 +392,18 @@ def build_runs(  # noqa: PLR0913 - what it composes
     )
 
 
+def _pod_defaults(settings: OperatorSettings) -> PodDefaults:
+    """Return what the operator's settings say of all agent pods."""
+    from fairlead.services.podsettings import PodDefaults
+
+    return PodDefaults(
+        namespace=settings.namespace,
+        image=settings.agent_image,
+        pull_policy=settings.agent_image_pull_policy,
+        gateway_url=settings.gateway_url,
+    )
+
+
 def _compose_operator(parts: OperatorParts, *, cluster: str) -> Operator:
     from fairlead.services import applying, declared, gatewayprobe, graphchecks, liveness, objects, podsettings, pools
     from fairlead.services.operator import Operator
@@ -367,13 +413,7 @@ def _compose_operator(parts: OperatorParts, *, cluster: str) -> Operator:
     seen, checks = objects.Objects(), graphchecks.GraphChecks()
     election = parts.election
     applier = applying.Applier(kube, seen, clock, reporter=parts.identity, leads=lambda: election.holds)
-    defaults = podsettings.PodDefaults(
-        namespace=settings.namespace,
-        image=settings.agent_image,
-        pull_policy=settings.agent_image_pull_policy,
-        gateway_url=settings.gateway_url,
-    )
-    pods = podsettings.PodSettingsSource(kube, clock, defaults)
+    pods = podsettings.PodSettingsSource(kube, clock, _pod_defaults(settings))
     lives = liveness.Liveness(
         kube,
         storage,

@@ -70,6 +70,12 @@ class ModelPrice:
         return int(total.to_integral_value(ROUND_CEILING))
 
 
+def price_of_call(external: Mapping[str, Any]) -> int | None:
+    """Return what a call of an external agent costs, in picodollars; None: nobody knows before."""
+    price = external.get("costPerCallUSD")
+    return None if price is None else int((Decimal(str(price)) * _PICO).to_integral_value(ROUND_CEILING))
+
+
 FREE: Final = ModelPrice(Decimal(0), Decimal(0))
 
 

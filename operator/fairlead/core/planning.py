@@ -23,6 +23,7 @@ from fairlead.core.estimates import (
     known_items,
     known_value,
     price_of,
+    price_of_call,
 )
 from fairlead.core.problems import listed
 from fairlead.core.profile import MAX_DEPTH, NodeProfile, WorkflowProfile
@@ -223,7 +224,7 @@ class _Planner:
             notes=(*notes, *_notes(node, config)),
             executions=times,
             estimate=estimate,
-            cost=self._cost(asking, estimate),
+            cost=self._cost(asking, estimate, self._external(action, config), times * tries),
             history=self._history.get(path),
         )
         if action == "code":
@@ -240,7 +241,7 @@ class _Planner:
             return estimate_asking(asking, values)
         if action in ("tool", "code"):
             return Estimate(tool_calls=ONCE, output=Range(0, 1000), assumed=frozenset())
-        return Estimate(output=Range(0, 1000) if action == "workflow" else NONE)
+        return Estimate(output=Range(0, 1000) if action in ("workflow", "agent") else NONE)
 
     def _asking(self, spec: Json, action: str, config: Json, path: str) -> tuple[Asking | None, str]:
         """Return how a model is asked, if it is, and the name to show."""
@@ -248,7 +249,7 @@ class _Planner:
             name = config.get("model") or spec.get("model") or ""
             texts = (config.get("system") or "", config.get("prompt") or "")
             tools, turns, more = config.get("tools") or (), config.get("maxTurns") or TURNS, dict(config)
-        elif action == "agent":
+        elif action == "agent" and not self._external(action, config):
             agent = (self._there.agents or {}).get(str(config.get("name"))) or {}
             name = agent.get("model") or ""
             texts = (agent.get("instructions") or "", config.get("prompt") or "")
@@ -281,9 +282,15 @@ class _Planner:
             self._use("Model", fallback, path)
         return spec
 
-    def _cost(self, asking: Asking | None, estimate: Estimate) -> Range | None:
+    def _external(self, action: str, config: Json) -> Json:
+        """Return how an agent is reached that someone else runs; nothing for all others."""
+        agent = (self._there.agents or {}).get(str(config.get("name"))) if action == "agent" else None
+        return (agent or {}).get("external") or {}
+
+    def _cost(self, asking: Asking | None, estimate: Estimate, external: Json, calls: Range) -> Range | None:
         if asking is None:
-            return NONE
+            price = price_of_call(external) or 0
+            return Range(price, price) * calls
         if asking.price is None:
             return None
         sent, got = estimate.input_tokens, estimate.output_tokens
@@ -359,8 +366,8 @@ class _Planner:
 
 
 def secrets_needed(there: There, plan: RunPlan) -> set[tuple[str, str]]:
-    """Return name and key of every Secret that the Models and Tools of a plan name."""
-    specs = {"Model": there.models or {}, "Tool": there.tools or {}}
+    """Return name and key of every Secret that the Models, Tools and external Agents of a plan name."""
+    specs = {"Model": there.models or {}, "Tool": there.tools or {}, "Agent": there.agents or {}}
     used = [one for one in plan.needed if one.kind in specs]
     return {secret for one in used for secret in _secrets(one.kind, specs[one.kind].get(one.name) or {})}
 
@@ -371,6 +378,8 @@ def _secrets(kind: str, spec: Json) -> Iterator[tuple[str, str]]:
         sources = [spec.get("apiKey")]
     elif kind == "Tool":
         sources = list((spec.get("http") or {}).get("headers") or ())
+    elif kind == "Agent":
+        sources = [(spec.get("external") or {}).get("token")]
     for source in sources:
         ref = ((source or {}).get("valueFrom") or {}).get("secretKeyRef")
         if ref:
@@ -380,6 +389,8 @@ def _secrets(kind: str, spec: Json) -> Iterator[tuple[str, str]]:
 def _detail(kind: str, spec: Json) -> str:
     if kind == "Model" and spec:
         return "scripted" if spec.get("scripted") is not None else str(spec.get("model") or "")
+    if kind == "Agent" and spec.get("external"):
+        return f"external: {spec['external'].get('url')}"
     if kind == "Tool":
         return next((name for name in ("builtin", "http", "mcp") if spec.get(name)), "")
     return ""

@@ -206,6 +206,10 @@ def _absent(use: Use) -> Refusal | None:
 def _unfit(use: Use, spec: Spec) -> Refusal | None:
     if use.kind == "Tool":
         return tool_mistake(spec)
+    if use.kind == "Agent" and spec.get("external"):
+        if use.plays:
+            return None
+        return Reason.INVALID_SPEC, "it is external and has no pods here: name another one, or remove runsOn."
     if use.kind == "Agent" and use.plays and not (spec.get("model") or spec.get("graph")):
         return Reason.INVALID_SPEC, "it has nothing to think with: set spec.model of the Agent."
     return None

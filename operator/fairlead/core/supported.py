@@ -24,11 +24,7 @@ class _Gap:
 _NODE: Final = (_Gap("memory", "remove it and pass what is needed through inputs"),)
 _WORKFLOW: Final = (_Gap("memory", "remove it and pass what is needed through inputs"),)
 _RUN: Final = (_Gap("replyTo", "remove it and read the result with `fairlead output`"),)
-_AGENT: Final = (
-    _Gap("external", "remove it"),
-    _Gap("skills", "remove it"),
-    _Gap("memory", "remove it"),
-)
+_AGENT: Final = (_Gap("memory", "remove it"),)
 _TOOL: Final = (_Gap("mcp", "use builtin, or http for a single call"),)
 
 

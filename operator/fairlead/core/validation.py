@@ -226,6 +226,18 @@ def _references(one: _Checked, given: Mapping[tuple[str, str], _Checked]) -> Ite
     yield from one.placed(_nested(one, given))
     if one.kind == "WorkflowRun":
         yield from one.placed(_run_inputs(one, given))
+    yield from one.placed(_no_pods(one, given))
+
+
+def _no_pods(one: _Checked, given: Mapping[tuple[str, str], _Checked]) -> Iterator[Problem]:
+    """Yield a problem where runs are sent to the pods of an agent that has none."""
+    inside: Path = ("workflow",) if one.kind == "WorkflowRun" else ()
+    name = _at(one.spec, *inside, "runsOn", "agent")
+    agent = given.get(("Agent", str(name)))
+    if one.kind in {"Workflow", "WorkflowRun"} and agent is not None and agent.spec.get("external"):
+        path = to_text(("spec", *inside, "runsOn", "agent"))
+        what = f'the Agent "{name}" is external and has no pods here'
+        yield Problem(path, what, "name another one, or remove runsOn", reason=Reason.INVALID_SPEC)
 
 
 def _nested(one: _Checked, given: Mapping[tuple[str, str], _Checked]) -> Iterator[Problem]:

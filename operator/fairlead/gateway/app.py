@@ -9,7 +9,7 @@ from fastapi.telemetry import TelemetryConfig
 
 from fairlead.gateway import errors
 from fairlead.gateway.limits import BodyLimit
-from fairlead.gateway.routes import agents, approvals, costs, health, profile, roster, runs
+from fairlead.gateway.routes import a2a, agents, approvals, costs, health, profile, roster, runs
 from fairlead.wiring import Gateway
 
 _SILENT: Final[TelemetryConfig] = {"auto_configure": False, "tracing": False, "metrics": False, "logs": False}
@@ -23,6 +23,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     app.add_exception_handler(runs.RunNotFound, runs.not_found)
     app.include_router(health.router)
     app.include_router(agents.router)
+    app.include_router(a2a.router)
     app.include_router(runs.router)
     app.include_router(approvals.router)
     app.include_router(costs.router)

@@ -48,6 +48,7 @@ async def serve(
             group.create_task(gateway.exporting.run(), name="exporting"),
             group.create_task(_renew(gateway, context), name="certificate"),
             group.create_task(_look_for_sandbox(gateway), name="sandbox"),
+            group.create_task(gateway.abroad.probing.run(), name="external agents"),
         ]
         await server.serve()
         for task in beside:

@@ -32,7 +32,7 @@ from fairlead.storage.base import (
     Reservation,
     Storage,
 )
-from fairlead_agent.protocol import Call, CallReply, CodeRequest, LlmRequest, ToolRequest
+from fairlead_agent.protocol import AgentRequest, Call, CallReply, CodeRequest, LlmRequest, ToolRequest
 
 _log = get_logger(__name__)
 BEAT_SECONDS: Final = 2.0
@@ -95,6 +95,22 @@ class ProgramRunner(Protocol):
         """Return what came of the program of a node, or raise."""
 
 
+class AgentCaller(Protocol):
+    """Asks agents that someone else runs."""
+
+    def reserve(self, context: TaskContext, request: AgentRequest) -> Reservation | None:
+        """Return what a call costs and what that counts against; None: no budget holds.
+
+        Raises:
+            TerminalError: the price is unknown, so that a budget cannot be kept.
+        """
+
+    async def ask(
+        self, context: TaskContext, request: AgentRequest, *, intent: CallIntent, timeout_seconds: float
+    ) -> Outcome:
+        """Return what an agent answers. The same intent is the same message, however often it is sent."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Flight:
     """A call that is to be sent."""
@@ -122,6 +138,7 @@ class Calls:
         models: ModelCaller,
         tools: ToolCaller,
         programs: ProgramRunner,
+        agents: AgentCaller,
         wakeups: Wakeups,
     ) -> None:
         self._storage = storage
@@ -131,6 +148,7 @@ class Calls:
         self._models = models
         self._tools = tools
         self._programs = programs
+        self._agents = agents
         self._wakeups = wakeups
         self._flights: dict[_Place, asyncio.Task[CallReply]] = {}
         self._locks: WeakValueDictionary[_Place, asyncio.Lock] = WeakValueDictionary()
@@ -359,6 +377,8 @@ class Calls:
             return await self._tools.use(context, request.tool, timeout_seconds=seconds)
         if request.code is not None:
             return await self._programs.run(context, request.node, request.code)
+        if request.agent is not None:
+            return await self._agents.ask(context, request.agent, intent=flight.intent, timeout_seconds=seconds)
         raise InvalidObject(f"a call of action {request.action} has no request")
 
     def _intent(self, context: TaskContext, request: Call) -> CallIntent:
@@ -372,6 +392,9 @@ class Calls:
         elif request.code is not None:
             program = (context.node(request.node) or {}).get("code") or {}
             target = program.get("language") or ""
+        elif request.agent is not None:
+            target = request.agent.name
+            reservation = self._agents.reserve(context, request.agent)
         return CallIntent(
             task_id=context.task_id,
             run_uid=context.run_uid,

@@ -17,6 +17,8 @@ from fairlead.tracing.ids import call_span_id, node_span_id, turn_span_id
 from fairlead_agent.protocol import Call, CallReply, ErrorInfo, Usage
 
 PICODOLLARS: Final = 10**12
+_OPERATIONS: Final = {"llm": "chat", "agent": "invoke_agent"}
+"""OpenTelemetry's names of what is done."""
 _OF_PROGRAM: Final = ("language", "source", "network")
 _MAX_REQUEST_TEXT: Final = 4096
 _MAX_ITEMS: Final = 64
@@ -112,7 +114,7 @@ def build_span(
         run_uid=context.run_uid,
         span_id=call_span_id(context.run_uid, intent.key, "" if context.turn is None else context.task_id),
         parent_id=_around(context, request),
-        name=f"{'chat' if intent.action == 'llm' else 'execute_tool'} {intent.target}",
+        name=f"{_OPERATIONS.get(intent.action, 'execute_tool')} {intent.target}",
         kind="call",
         started_at=intent.started_at,
         finished_at=finished_at,
@@ -138,7 +140,7 @@ def describe_request(request: Call, program: Mapping[str, Any] | None = None) ->
 
     *program* is the frozen ``code`` of the node, where it runs one.
     """
-    asked = request.llm or request.tool or request.code
+    asked = request.llm or request.tool or request.code or request.agent
     shown = {} if asked is None else asked.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     shown |= {name: program[name] for name in _OF_PROGRAM if name in program} if program else {}
     return {key: _shown(value, 0) for key, value in shown.items()}

@@ -10,7 +10,7 @@ from fairlead.errors import InvalidObject, Refused
 from fairlead.services.tasks import TaskContext
 from fairlead_agent.protocol import AskApproval, Call, StartTurn, call_key
 
-_ACTIONS: Final = ("llm", "tool", "code")
+_ACTIONS: Final = ("llm", "tool", "code", "agent")
 _MAX_DIGITS: Final = (9, 9, 16)
 """Of iteration, try and sequence."""
 MAX_APPROVAL_SECONDS: Final = 366 * 86_400.0
@@ -46,6 +46,9 @@ def check_call(context: TaskContext, request: Call) -> None:
     if given != [request.action]:
         raise InvalidObject("a call has exactly the request of its action", field="action")
     check_key(request.key, request.node, request.item)
+    if request.agent is not None:
+        _check_abroad(context, request, request.agent.name)
+        return
     who, grant = _grant(context, request)
     if request.llm is not None:
         if request.llm.model != grant.model:
@@ -53,6 +56,15 @@ def check_call(context: TaskContext, request: Call) -> None:
         _check_tools(who, grant, request.llm.tools)
     if request.tool is not None:
         _check_tools(who, grant, (request.tool.name,))
+
+
+def _check_abroad(context: TaskContext, request: Call, agent: str) -> None:
+    """Let a call pass whose node hands its task to an agent that someone else runs."""
+    node = None if context.turn is not None else context.node(request.node)
+    named = ((node or {}).get("agent") or {}).get("name")
+    frozen: Mapping[str, Any] = (context.document.get("agents") or {}).get(agent) or {}
+    if named is None or named != agent or not frozen.get("external"):
+        raise Refused(f"node {request.node[:200]} does not ask the external agent {agent[:200]}")
 
 
 def check_question(context: TaskContext, request: AskApproval) -> Question:
@@ -103,6 +115,8 @@ def check_turn(context: TaskContext, request: StartTurn) -> Mapping[str, Any]:
     found: Mapping[str, Any] | None = (context.document.get("agents") or {}).get(name)
     if found is None:
         raise Refused(f"the run's revision has no Agent {name}", reason="AgentNotFound")
+    if found.get("external"):
+        raise Refused(f"the agent {name} is external: it is asked by a call; does the pod have an older image?")
     return found
 
 

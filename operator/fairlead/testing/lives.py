@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar, cast
 from fairlead.clock import Clock
 from fairlead.kube import KubeClient, Ref
 from fairlead.services.approvals import Approvals
-from fairlead.services.calls import BUDGET_TOPIC, Calls
+from fairlead.services.calls import BUDGET_TOPIC, AgentCaller, Calls
 from fairlead.services.handout import Handout
 from fairlead.services.journal import Journal
 from fairlead.services.outcomes import Outcome
@@ -236,6 +236,7 @@ class GatewayLife(Mortal):
             models=outside,
             tools=outside,
             programs=outside,
+            agents=cast("AgentCaller", None),  # nobody here is run by someone else
             wakeups=self.wakeups,
         )
         self._loops = [

@@ -125,11 +125,13 @@ def build_system(cluster: ApiServer, kubectl: Kubectl, folder: Path) -> System:
         "FAIRLEAD_HOSTS": '["127.0.0.1","localhost"]',
         "FAIRLEAD_ALLOW_LOOPBACK_MODELS": "true",
         "FAIRLEAD_SANDBOX": "none",
+        "FAIRLEAD_ALLOW_LOOPBACK_AGENTS": "true",
     }
     operator = {
         "FAIRLEAD_GATEWAY_URL": url,
         "FAIRLEAD_WATCH_NAMESPACES": json.dumps([kubectl.namespace]),
         "FAIRLEAD_PROBE_PORT": "0",
+        "FAIRLEAD_SCALE_DOWN_SECONDS": "3",
         # The players play the agents: no node of a cluster may find an image and start one, too.
         "FAIRLEAD_AGENT_IMAGE": "fairlead-agent-played-by-the-test:0",
         "FAIRLEAD_AGENT_IMAGE_PULL_POLICY": "Never",

@@ -102,18 +102,20 @@ def test_missing_tool_that_is_nearly_a_built_in_one_says_which() -> None:
     assert 'did you mean "json_query"?' in found[1]
 
 
-@pytest.mark.parametrize(
-    ("agent", "words"),
-    [
-        ({}, "nothing to think with: set spec.model"),
-        ({"external": {"url": "https://x"}}, "external is not supported yet"),
-    ],
-)
-def test_missing_agent_that_cannot_have_turns(agent: dict[str, Any], words: str) -> None:
+def test_missing_agent_that_cannot_have_turns() -> None:
     source = Source("w", "u", 1, {"nodes": [{"name": "a", "agent": {"name": "g", "prompt": "x"}}]})
-    found = missing(source, References(agents={"g": make("Agent", "g", agent)}))
+    found = missing(source, References(agents={"g": make("Agent", "g", {})}))
     assert found is not None
-    assert words in found[1]
+    assert "nothing to think with: set spec.model" in found[1]
+
+
+def test_missing_agent_that_someone_else_runs_thinks_elsewhere_and_has_no_pods_for_runs() -> None:
+    there = References(agents={"g": make("Agent", "g", {"external": {"url": "https://x"}})})
+    asking = Source("w", "u", 1, {"nodes": [{"name": "a", "agent": {"name": "g", "prompt": "x"}}]})
+    assert missing(asking, there) is None
+    found = missing(Source("w", "u", 1, {"runsOn": {"agent": "g"}, "nodes": []}), there)
+    assert found is not None
+    assert (found[0], "has no pods here" in found[1]) == ("InvalidSpec", True)
 
 
 def test_missing_agent_whose_pods_alone_are_used_needs_no_model() -> None:

@@ -64,8 +64,6 @@ def test_what_this_version_does_is_supported(kind: str, spec: dict[str, Any]) ->
         ("Workflow", {"nodes": [{}, {"memory": {}}]}, "nodes[1].memory"),
         ("WorkflowRun", {"replyTo": {}}, "replyTo"),
         ("WorkflowRun", {"workflow": {"nodes": [{"memory": {}}]}}, "workflow.nodes[0].memory"),
-        ("Agent", {"external": {"url": "https://x"}}, "external"),
-        ("Agent", {"skills": []}, "skills"),
         ("Agent", {"memory": {}}, "memory"),
         ("Tool", {"mcp": {"url": "https://x"}}, "mcp"),
     ],

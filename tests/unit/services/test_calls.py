@@ -17,10 +17,20 @@ from fairlead.services.outcomes import Outcome, build_answer
 from fairlead.services.tasks import TaskContext, Tasks
 from fairlead.services.wakeups import Wakeups
 from fairlead.storage import Storage
-from fairlead.storage.base import BudgetLine, CallState, Fence, Fenced, QueuedTask, Reservation
+from fairlead.storage.base import BudgetLine, CallIntent, CallState, Fence, Fenced, QueuedTask, Reservation
 from fairlead.testing.clock import FakeClock
 from fairlead.testing.storage import NOW, make_revision, make_run, make_session, make_task, sqlite_storage
-from fairlead_agent.protocol import Call, CallReply, CodeRequest, LlmRequest, Message, ToolRequest, Usage, call_key
+from fairlead_agent.protocol import (
+    AgentRequest,
+    Call,
+    CallReply,
+    CodeRequest,
+    LlmRequest,
+    Message,
+    ToolRequest,
+    Usage,
+    call_key,
+)
 
 SPEC = {
     "model": "default",
@@ -28,8 +38,10 @@ SPEC = {
         {"name": "ask", "llm": {"prompt": "?"}},
         {"name": "use", "tool": {"name": "sql", "arguments": {}}},
         {"name": "run", "code": {"language": "python", "source": "1"}},
+        {"name": "abroad", "agent": {"name": "theirs", "prompt": "?"}},
     ],
 }
+THEIRS = {"theirs": {"external": {"url": "https://a.example"}}}
 
 
 @dataclass
@@ -80,10 +92,29 @@ class Outside:
         return await self.ask(context, asked, timeout_seconds=timeout_seconds, max_output_tokens=None)
 
 
+class Abroad:
+    """Agents that someone else runs."""
+
+    def __init__(self, outside: Outside) -> None:
+        self.outside = outside
+        self.sent: list[tuple[str, str]] = []
+
+    def reserve(self, context: TaskContext, request: AgentRequest) -> None:
+        del context, request
+
+    async def ask(
+        self, context: TaskContext, request: AgentRequest, *, intent: CallIntent, timeout_seconds: float
+    ) -> Outcome:
+        self.sent.append((intent.task_id, intent.key))
+        asked = LlmRequest(model=request.name, messages=())
+        return await self.outside.ask(context, asked, timeout_seconds=timeout_seconds, max_output_tokens=None)
+
+
 @pytest.fixture
 async def storage(tmp_path: Path) -> AsyncIterator[Storage]:
     async with sqlite_storage(tmp_path) as opened:
-        revision = make_revision(**SPEC)
+        bare = make_revision(**SPEC)
+        revision = replace(bare, document={**bare.document, "agents": THEIRS})
         await opened.submit(make_run(revision=revision.digest), revision=revision, task=make_task())
         yield opened
 
@@ -113,6 +144,7 @@ def calls(
         models=outside,
         tools=outside,
         programs=outside,
+        agents=Abroad(outside),
         wakeups=told,
     )
 
@@ -275,6 +307,27 @@ async def test_call_lost_with_its_gateway_is_repeated_and_marked(storage: Storag
     assert (record.repeats, record.intent.gateway) == (1, "gateway-2")
     (span,) = await storage.spans_of_run("run-1")
     assert span.attributes["fairlead.repeats"] == 1
+    await dead.drain(0)
+
+
+async def test_call_of_an_external_agent_is_repeated_as_the_same_message(storage: Storage) -> None:
+    fence, request = await claim(storage), AgentRequest(name="theirs", prompt="?")
+    key = call_key("abroad", None, 1, 1, 0)
+    asked = Call(attempt=1, key=key, digest="d", action="agent", node="abroad", agent=request)
+    lost, clock = Outside(), FakeClock()
+    dead = calls(storage, lost, gateway="gateway-dead")
+    dying = asyncio.create_task(dead.call(fence, asked))
+    await lost.started.wait()
+    await storage.beat_gateway("gateway-dead", at=clock.now())
+    dying.cancel()
+    living = calls(storage, open_world(), gateway="gateway-2", clock=clock)
+
+    reply = await living.call(fence, asked)
+
+    assert (reply.error, reply.result) == (None, "42")
+    assert dead._agents.sent == living._agents.sent == [(fence.task_id, key)]  # type: ignore[attr-defined]  # fakes
+    (span,) = await storage.spans_of_run("run-1")
+    assert (span.name, span.attributes["fairlead.repeats"]) == ("invoke_agent theirs", 1)
     await dead.drain(0)
 
 
