@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from fairlead.testing.laptop import Laptop
+from fairlead.testing.remoteagent import running_remote_agent
 
 pytestmark = pytest.mark.process_runtime
 
@@ -286,6 +287,20 @@ def test_example_of_an_http_tool_places_arguments_and_the_key(examples: Laptop, 
     assert "put-your-key-here" not in json.dumps(
         [examples.read("tool-http", part) for part in ("calls", "trace", "journal")]
     )
+
+
+def test_example_of_a2a_asks_an_agent_of_someone_else(examples: Laptop, tmp_path: Path) -> None:
+    with running_remote_agent() as remote:
+        remote.token = "put-your-token-here"  # noqa: S105 - the one in the example
+        file = tmp_path / "a2a.yaml"
+        text = (CONFIGS / "a2a/a2a.yaml").read_text()
+        file.write_text(text.replace("https://agents.example.com/weather", f"{remote.url}/ok"))
+        examples("apply", "-f", str(file))
+        examples.kubectl("wait", "agents.fairlead.dev/forecaster", "--for=condition=Ready", "--timeout=60s")
+        examples("run", "a2a", "--name", "a2a", "--wait", "--timeout", "2m")
+    assert output(examples, "a2a") == "The harbour is open. Mind the forecast."
+    assert remote.prompts == ["Will there be a gale at Kiel?"]
+    assert examples.ask("a2a")["cost"]["total"] == "0.002"
 
 
 def test_example_of_concurrency_lets_the_urgent_run_overtake(examples: Laptop) -> None:
