@@ -47,7 +47,7 @@ class Skill(KubeModel):
 
 
 class Scale(KubeModel):
-    """How many pods the pool has."""
+    """How many pods the pool has. With a `max` above `min`, their number follows the work."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -60,20 +60,22 @@ class Scale(KubeModel):
     )
 
     min: Annotated[int, Field(ge=0, le=1000)] = 1
-    """Pods that are always there."""
+    """Pods that are always there. 0: none while there is nothing to do; the first task starts one."""
     max: Annotated[int | None, Field(ge=1, le=1000)] = None
     """The most pods; absent: as many as `min`."""
     target_queue: Annotated[int | None, Field(ge=1, le=100_000)] = None
-    """Queued tasks per pod above which another pod is started."""
+    """Tasks per pod, queued or at work, above which another pod is started; absent: `concurrency`, so that nothing
+    waits while there may be more pods."""
 
 
 class Resources(KubeModel):
     """What one pod asks for and may use, as in a container of Kubernetes."""
 
     requests: Annotated[dict[str, Quantity] | None, Field(max_length=16)] = None
-    """What is reserved for it."""
+    """What is reserved for it; for what is not given: `cpu: 100m`, `memory: 128Mi`, `ephemeral-storage: 64Mi`."""
     limits: Annotated[dict[str, Quantity] | None, Field(max_length=16)] = None
-    """What it may use at most."""
+    """What it may use at most; for what is not given: `cpu: 1`, `memory: 512Mi`, `ephemeral-storage: 256Mi`, or the
+    request where that is more."""
 
 
 class EnvVar(KubeModel):
@@ -217,7 +219,7 @@ class AgentSpec(KubeModel):
     drain_seconds: Annotated[int, Field(ge=0, le=3600)] = 30
     """How long a pod that is told to stop may finish its tasks before it hands them back."""
     resources: Resources | None = None
-    """What one pod asks for and may use; absent: a small default."""
+    """What one pod asks for and may use; absent: small defaults."""
     pod: PodOptions | None = None
     """Further choices for the pods."""
     graph: Annotated[
