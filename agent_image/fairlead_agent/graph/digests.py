@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any
 
 from fairlead_agent.graph.frame import Frame
 from fairlead_agent.graph.model import Node, Uses
 from fairlead_agent.graph.tokens import token
-
-_UNDIGESTED: Final = frozenset({"approval"})
-"""What people decide, they decide again."""
 
 
 class Digests:
@@ -27,6 +24,8 @@ class Digests:
         self._workflows = workflows
         self._of_workflows: dict[str, str] = {}
         self._of_nodes: dict[tuple[str, str], str] = {}
+        self._asking: dict[str, bool] = {}
+        """By the name of a nested workflow: whether it asks people."""
 
     def of(self, frame: Frame, node: Node, item: str | None = None) -> str:
         """Return the digest of a node or item about to run; empty where results are never used again.
@@ -34,7 +33,7 @@ class Digests:
         Raises:
             ExpressionError: ``cache.key`` failed.
         """
-        if node.action in _UNDIGESTED or node.name.startswith("@"):
+        if self._asks_people(node.action, node.config) or node.name.startswith("@"):
             return ""
         whole = node.for_each is not None and item is None
         definition = self._definition(frame, node)
@@ -46,6 +45,22 @@ class Digests:
         for name, value in _values(frame, node, item, node.uses_in_all if whole else node.uses):
             found.update(f"\0{name}={value}".encode())
         return found.hexdigest()
+
+    def _asks_people(self, action: str, config: Mapping[str, Any]) -> bool:
+        """Whether a node asks people, or runs a workflow that does: what they decide, they decide again."""
+        if action != "workflow":
+            return action == "approval"
+        name = config["name"]
+        if name not in self._asking:
+            self._asking[name] = False  # ends a cycle, which is refused elsewhere
+            nodes = self._workflows.get(name, {}).get("nodes", ())
+            self._asking[name] = any(
+                self._asks_people(action, wire[action])
+                for wire in nodes
+                for action in ("approval", "workflow")
+                if wire.get(action) is not None
+            )
+        return self._asking[name]
 
     def _definition(self, frame: Frame, node: Node) -> str:
         """Return what does not change from one execution of a node to the next."""

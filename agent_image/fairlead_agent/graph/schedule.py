@@ -333,7 +333,7 @@ class Schedule(RunState):
         digest = self._digests.of(frame, node, work.item) if earlier or looks_up else ""
         if earlier is not None and digest and earlier.digest == digest:
             return self._succeeded(work, earlier.output, at, reason="Reused", reused=self._rerun, digest=digest)
-        if node.cache is None or not looks_up:
+        if node.cache is None or not digest:
             return make.started(work, at)
         lookup = Lookup(digest, node.cache.ttl_seconds)
         self._tries.begin(Work(work.node, work.item, work.iteration, lookup=lookup), by_engine=True)

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairlead_agent.graph import Outcome, Work
+from fairlead_agent.graph.paths import HANDLERS, ON_FAILURE
 from fairlead_agent.graph.structure import Structure
 from fairlead_agent.protocol import Entry, ErrorInfo, Kind, State
 
@@ -84,6 +85,19 @@ class Model:
     oracle: Oracle
     records: dict[tuple[str, str | None, int], Ended] = field(default_factory=dict)
     failures: int = 0
+
+    def run(self, spec: dict[str, Any]) -> Ended:
+        """Interpret a whole run: its nodes, then its handlers."""
+        ended = self.workflow(spec, "", {}, 0.0)
+        good = ended.state is State.SUCCEEDED
+        for path, name in HANDLERS.items():
+            if name not in spec or (good and path == ON_FAILURE):
+                continue
+            handled = self.records[path, None, 1] = Handling(self, path, spec[name], ended).unit(
+                path, None, 1, [], ended.at
+            )
+            ended = ended._replace(at=handled.at, state=handled.state if good else ended.state)
+        return ended
 
     def workflow(self, spec: dict[str, Any], prefix: str, inputs: dict[str, Any], start: float) -> Ended:
         """Interpret one workflow that begins at *start*."""
@@ -216,8 +230,9 @@ class Interpreter:
             }
             spec = self.model.workflows[node["workflow"]["name"]]
             return self.model.workflow(spec, work.prefix, inputs, at)
-        sees = {key: self.value(text, name, work.item, around) for key, text in node["tool"]["arguments"].items()}
-        outcome = self.model.oracle(work, sees)
+        given = node["tool"]["arguments"] if "tool" in node else {}
+        sees = {key: self.value(text, name, work.item, around) for key, text in given.items()}
+        outcome = self.model.oracle(work, sees if "tool" in node else None)
         state = State.SUCCEEDED if outcome.error is None else State.FAILED
         return Ended(state, outcome.output, at + self.model.oracle.seconds(work))
 
@@ -253,8 +268,23 @@ class Interpreter:
         return (self.outputs[name] if of_end and other == name else self.seen(other, name, around)) is None
 
 
+class Handling(Interpreter):
+    """A handler of a run that ends."""
+
+    def __init__(self, model: Model, path: str, handler: dict[str, Any], end: Ended) -> None:
+        super().__init__(model, {"nodes": [{**handler, "name": path}]}, "", {})
+        self.run = end
+
+    def value(self, text: str, name: str, item: str | None, around: list[Region]) -> Any:
+        del name, item, around
+        good, asked = self.run.state is State.SUCCEEDED, text.strip("{} ")
+        if asked.endswith((".state", ".reason")):
+            return self.run.state.value if asked == "run.state" else "Succeeded" if good else "NodeFailed"
+        return self.run.output[asked.rpartition(".")[2]] if good else None
+
+
 class Author:
-    """Writes random workflows: any graph, its nodes conditional, looped, repeated, retried, forgiving, nested."""
+    """Writes random workflows: any graph, its nodes conditional, looped, repeated, retried, nested, with handlers."""
 
     def __init__(self, seed: int, size: int) -> None:
         self.random = random.Random(seed)  # noqa: S311 - a test's choice
@@ -274,7 +304,24 @@ class Author:
         for node in (*inner["nodes"], *middle["nodes"]):
             if "tool" in node:
                 node["tool"]["arguments"]["given"] = "{{ inputs.x }}"
-        return {"spec": self.workflow("inner", "middle"), "workflows": {"inner": inner, "middle": middle}}
+        spec = self.workflow("inner", "middle")
+        for name in HANDLERS.values():
+            if self.maybe(0.3):
+                spec[name] = self.handler(spec)
+        return {"spec": spec, "workflows": {"inner": inner, "middle": middle}}
+
+    def handler(self, spec: dict[str, Any]) -> dict[str, Any]:
+        """Return a handler; of nodes it sees what a good run gives, for what a failing one has left depends on time."""
+        found: dict[str, Any] = {"timeoutSeconds": 86_400}
+        if self.maybe(0.4):
+            found["retry"] = {"limit": 1, "backoffSeconds": 2, "on": ["ToolFailed"]}
+        if self.maybe(0.25):
+            return found | {"workflow": {"name": self.random.choice(["inner", "middle"]), "inputs": {}}}
+        needed = {need for node in spec["nodes"] for need in node["needs"]}
+        leaf = self.random.choice([node["name"] for node in spec["nodes"] if node["name"] not in needed])
+        output = f"{{{{ run.state != 'Succeeded' ? null : outputs.{leaf} }}}}"
+        arguments = {"state": "{{ run.state }}", "reason": "{{ run.reason }}", "output": output}
+        return found | {"tool": {"name": "t", "arguments": arguments}}
 
     def workflow(self, *nested: str) -> dict[str, Any]:
         nodes: list[dict[str, Any]] = []
@@ -298,7 +345,10 @@ class Author:
             return {"wait": {"seconds": self.random.randint(0, 5)}}
         if nested and self.maybe(0.25):
             return {"workflow": {"name": self.random.choice(nested), "inputs": {}}}
-        return {"tool": {"name": "t", "arguments": {"round": "{{ iteration }}"}}}
+        if self.maybe(0.1):
+            return {"approval": {"message": "?"}}
+        tool = {"tool": {"name": "t", "arguments": {"round": "{{ iteration }}"}}}
+        return tool | {"cache": {"ttlSeconds": 60}} if self.maybe(0.15) else tool
 
     def modifiers(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -370,7 +420,12 @@ def outputs(records: dict[Any, Ended]) -> dict[Any, Any]:
 
 def expected(project: dict[str, Any], oracle: Oracle) -> tuple[Model, Ended]:
     model = Model(project["workflows"], oracle)
-    return model, model.workflow(project["spec"], "", {}, 0.0)
+    return model, model.run(project["spec"])
+
+
+def asks_people(project: dict[str, Any], node: dict[str, Any]) -> bool:
+    inner = project["workflows"].get(node.get("workflow", {}).get("name"), {"nodes": ()})
+    return "approval" in node or any(asks_people(project, one) for one in inner["nodes"])
 
 
 @settings(deadline=None, max_examples=100)
@@ -382,6 +437,7 @@ def test_schedule_agrees_with_the_model(kit: Any, project: dict[str, Any], oracl
     found, records = kept(play.journal), model.records
     assert outputs(found).items() <= outputs(records).items()
     assert play.states().keys() >= {node["name"] for node in project["spec"]["nodes"]}
+    assert {key for key in records if key[0] in HANDLERS} <= found.keys()
     if result.state is State.FAILED:
         return
     assert canonical(play.end.output) == canonical(result.output)
@@ -440,9 +496,9 @@ def test_a_rerun_runs_only_what_is_forced_or_has_failed(
     again = first.again()
     if first.end.state is State.SUCCEEDED:
         assert canonical(again.end.output) == canonical(first.end.output)
-        assert {root(work.node) for work in again.ran} <= {
-            entry.node for entry in first.of(Kind.NODE_FINISHED) if entry.state is State.FAILED
-        }
+        failed = {entry.node for entry in first.of(Kind.NODE_FINISHED) if entry.state is State.FAILED}
+        asking = {node["name"] for node in project["spec"]["nodes"] if asks_people(project, node)}
+        assert {root(work.node) for work in again.ran} <= failed | asking | HANDLERS.keys()
     start = random.Random(seed).choice(project["spec"]["nodes"])["name"]  # noqa: S311 - a test's choice
     forced = first.again(start)
     place = Interpreter(Model({}, oracle), project["spec"], "", {})

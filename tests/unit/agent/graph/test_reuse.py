@@ -113,6 +113,20 @@ def test_people_decide_again_and_waits_do_not_last_again(kit: Any) -> None:
     assert (names(again), again.took) == (["ask"], 1.0)
 
 
+@pytest.mark.parametrize("runs", ["asking", "around"])
+def test_people_decide_again_inside_a_workflow_and_the_rest_of_it_is_used_again(kit: Any, runs: str) -> None:
+    workflows = {
+        "asking": {"nodes": [kit.tool("before"), {"name": "ask", "needs": ["before"], "approval": {"message": "?"}}]},
+        "around": {"nodes": [{"name": "inner", "workflow": {"name": "asking"}}]},
+    }
+    node = {"name": "sub", "workflow": {"name": runs}, "cache": {"ttlSeconds": 60}}
+    good = run(kit, [node], workflows=workflows)
+    assert good.node("sub").digest == ""
+    again = good.again()
+    assert [path.rpartition("/")[2] for path in names(again)] == ["ask"]
+    assert not any(work.lookup for work in good.ran), "nothing is looked up that is never kept"
+
+
 def test_a_node_with_cache_is_looked_up_and_kept(kit: Any) -> None:
     nodes = [kit.tool("a", arguments={"x": "{{ inputs.x }}"}, cache={"ttlSeconds": 60}), kit.tool("b", "a")]
     first = run(kit, nodes)
