@@ -7,7 +7,7 @@ them do.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, TypeVar
 
 from fastapi import APIRouter
 from pydantic import BaseModel
@@ -24,11 +24,43 @@ from fairlead_agent import protocol
 router = APIRouter()
 _NO_CONTENT: Final = 204
 _Handler = Callable[[Request], Awaitable[Response]]
+_Asked = TypeVar(
+    "_Asked",
+    protocol.Append,
+    protocol.AskApproval,
+    protocol.AwaitSignals,
+    protocol.CacheLookup,
+    protocol.Call,
+    protocol.CancelTurns,
+    protocol.Logs,
+    protocol.Park,
+    protocol.Release,
+    protocol.StartTurn,
+)
+_TaskHandler = Callable[[Request, Gateway, Fence, _Asked], Awaitable[BaseModel | None]]
 
 
 def _post(path: str) -> Callable[[_Handler], _Handler]:
     def register_it(handler: _Handler) -> _Handler:
         router.add_route(f"/v1{path}", handler, methods=["POST"])
+        return handler
+
+    return register_it
+
+
+def _of_task(path: str, model: type[_Asked]) -> Callable[[_TaskHandler[_Asked]], _TaskHandler[_Asked]]:
+    """Serve what is asked of a task. It is fenced: a session that is over writes nothing, whenever that is noticed."""
+
+    def register_it(handler: _TaskHandler[_Asked]) -> _TaskHandler[_Asked]:
+        @_post(f"/tasks/{{task_id}}/{path}")
+        async def handle(request: Request) -> Response:
+            gateway = await services(request)
+            session = await gateway.agents.sessions.recognise(await bearer(request))
+            asked = await parse(request, model)
+            fence = Fence(request.path_params["task_id"], session.id, asked.attempt)
+            answer = await handler(request, gateway, fence, asked)
+            return Response(status_code=_NO_CONTENT) if answer is None else _reply(answer)
+
         return handler
 
     return register_it
@@ -65,108 +97,71 @@ async def claim(request: Request) -> Response:
     return JsonResponse({"tasks": shown})
 
 
-@_post("/tasks/{task_id}/journal")
-async def append(request: Request) -> Response:
+@_of_task("journal", protocol.Append)
+async def append(request: Request, gateway: Gateway, fence: Fence, asked: protocol.Append) -> protocol.Appended:
     """Commit journal entries."""
-    gateway, session = await _writer(request)
-    asked = await parse(request, protocol.Append)
     size = len(await request.body())
-    length = await gateway.agents.journal.append(_fence(request, session, asked.attempt), asked, size=size)
-    return JsonResponse({"length": length})
+    return protocol.Appended(length=await gateway.agents.journal.append(fence, asked, size=size))
 
 
-@_post("/tasks/{task_id}/calls")
-async def call(request: Request) -> Response:
+@_of_task("calls", protocol.Call)
+async def call(_: Request, gateway: Gateway, fence: Fence, asked: protocol.Call) -> protocol.CallReply:
     """Call a model or a tool."""
-    gateway, session = await _writer(request)
-    asked = await parse(request, protocol.Call)
-    return _reply(await gateway.agents.calls.call(_fence(request, session, asked.attempt), asked))
+    return await gateway.agents.calls.call(fence, asked)
 
 
-@_post("/tasks/{task_id}/logs")
-async def logs(request: Request) -> Response:
+@_of_task("logs", protocol.Logs)
+async def logs(_: Request, gateway: Gateway, fence: Fence, asked: protocol.Logs) -> None:
     """Keep lines of a run's log."""
-    gateway, session = await _writer(request)
-    asked = await parse(request, protocol.Logs)
-    await gateway.agents.journal.log(_fence(request, session, asked.attempt), asked)
-    return Response(status_code=_NO_CONTENT)
+    await gateway.agents.journal.log(fence, asked)
 
 
-@_post("/tasks/{task_id}/release")
-async def release(request: Request) -> Response:
+@_of_task("release", protocol.Release)
+async def release(_: Request, gateway: Gateway, fence: Fence, asked: protocol.Release) -> None:
     """Take a task back."""
-    gateway, session = await _writer(request)
-    asked = await parse(request, protocol.Release)
-    await gateway.agents.sessions.release(_fence(request, session, asked.attempt), reason=asked.reason)
-    return Response(status_code=_NO_CONTENT)
+    await gateway.agents.sessions.release(fence, reason=asked.reason)
 
 
-@_post("/tasks/{task_id}/signals")
-async def signals(request: Request) -> Response:
+@_of_task("signals", protocol.AwaitSignals)
+async def signals(request: Request, gateway: Gateway, fence: Fence, asked: protocol.AwaitSignals) -> protocol.Signals:
     """Tell what a task waits for, when it comes."""
-    gateway, session = await _writer(request)
-    asked = await parse(request, protocol.AwaitSignals)
-    fence = _fence(request, session, asked.attempt)
-    return _reply(await gateway.agents.waiting.signals(fence, asked, gone=request.is_disconnected))
+    return await gateway.agents.waiting.signals(fence, asked, gone=request.is_disconnected)
 
 
-@_post("/tasks/{task_id}/park")
-async def park(request: Request) -> Response:
+@_of_task("park", protocol.Park)
+async def park(_: Request, gateway: Gateway, fence: Fence, asked: protocol.Park) -> protocol.Parked:
     """Take a task back until what it waits for comes."""
-    gateway, session = await _writer(request)
-    asked = await parse(request, protocol.Park)
-    return _reply(await gateway.agents.waiting.park(_fence(request, session, asked.attempt), asked))
+    return await gateway.agents.waiting.park(fence, asked)
 
 
-@_post("/tasks/{task_id}/approvals")
-async def ask_approval(request: Request) -> Response:
+@_of_task("approvals", protocol.AskApproval)
+async def ask_approval(_: Request, gateway: Gateway, fence: Fence, asked: protocol.AskApproval) -> None:
     """Ask people."""
-    gateway, session = await _writer(request)
-    asked = await parse(request, protocol.AskApproval)
-    await gateway.approvals.ask(_fence(request, session, asked.attempt), asked)
-    return Response(status_code=_NO_CONTENT)
+    await gateway.approvals.ask(fence, asked)
 
 
-@_post("/tasks/{task_id}/turns")
-async def start_turn(request: Request) -> Response:
+@_of_task("turns", protocol.StartTurn)
+async def start_turn(_: Request, gateway: Gateway, fence: Fence, asked: protocol.StartTurn) -> None:
     """Hand a task to an agent."""
-    gateway, session = await _writer(request)
-    asked = await parse(request, protocol.StartTurn)
-    await gateway.agents.turns.start(_fence(request, session, asked.attempt), asked)
-    return Response(status_code=_NO_CONTENT)
+    await gateway.agents.turns.start(fence, asked)
 
 
-@_post("/tasks/{task_id}/turns/cancel")
-async def cancel_turns(request: Request) -> Response:
+@_of_task("turns/cancel", protocol.CancelTurns)
+async def cancel_turns(_: Request, gateway: Gateway, fence: Fence, asked: protocol.CancelTurns) -> None:
     """End turns that nobody waits for any more."""
-    gateway, session = await _writer(request)
-    asked = await parse(request, protocol.CancelTurns)
-    await gateway.agents.turns.cancel(_fence(request, session, asked.attempt), asked)
-    return Response(status_code=_NO_CONTENT)
+    await gateway.agents.turns.cancel(fence, asked)
 
 
-@_post("/tasks/{task_id}/cache")
-async def cache(request: Request) -> Response:
+@_of_task("cache", protocol.CacheLookup)
+async def cache(_: Request, gateway: Gateway, fence: Fence, asked: protocol.CacheLookup) -> protocol.CacheAnswer:
     """Look a result up."""
-    gateway, session = await _writer(request)
-    asked = await parse(request, protocol.CacheLookup)
-    return _reply(await gateway.agents.results.cached(_fence(request, session, asked.attempt), asked))
+    return await gateway.agents.results.cached(fence, asked)
 
 
 async def _session(request: Request) -> tuple[Gateway, AgentSession]:
     """Return the services and the session of the agent that asks."""
     gateway = await services(request)
     return gateway, await gateway.agents.sessions.authenticate(await bearer(request))
-
-
-async def _writer(request: Request) -> tuple[Gateway, AgentSession]:
-    """Return the same for what is fenced anyway: a session that is over writes nothing, whenever that is noticed."""
-    gateway = await services(request)
-    return gateway, await gateway.agents.sessions.recognise(await bearer(request))
-
-
-def _fence(request: Request, session: AgentSession, attempt: int) -> Fence:
-    return Fence(request.path_params["task_id"], session.id, attempt)
 
 
 def _reply(message: BaseModel) -> Response:
