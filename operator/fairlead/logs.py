@@ -19,7 +19,7 @@ _SECRET_TEXT = re.compile(
     r"|([?&](?:api[-_]?key|key|[\w-]*token|[\w-]*secret|password|sig(?:nature)?)=)[^&\s\"']+",
 )
 REDACTED = "[redacted]"
-_TALKATIVE = ("httpx", "httpcore", "kubernetes", "aiohttp", "alembic")
+_TALKATIVE = ("a2a", "httpx", "httpcore", "kubernetes", "aiohttp", "alembic", "sse_starlette")
 """Libraries that log URLs, headers and bodies, or every step that went well."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
