@@ -193,6 +193,28 @@ def test_plan_run_says_whether_the_budget_may_be_too_small(budget: dict[str, Any
     assert f"for each {budget.get('period', 'run').lower()}" in line
 
 
+def test_plan_run_says_where_programs_run_and_what_they_reach() -> None:
+    tools = {
+        "calculator": {"builtin": {"name": "python", "config": {"network": {"allow": ["a.example", "b.example"]}}}},
+        "find": {"builtin": {"name": "sql"}},
+    }
+    found = plan(
+        {"name": "count", "code": {"language": "python", "source": "1"}},
+        {"name": "fetch", "code": {"language": "shell", "source": "1", "network": {"allow": ["a.example"]}}},
+        {"name": "use", "tool": {"name": "calculator"}},
+        ask("write", llm={"tools": ["shell", "find"]}),
+        there={"tools": tools},
+    )
+    sandboxes = {one.name: (one.used_by, one.there) for one in found.needed if one.kind == "Sandbox"}
+    assert sandboxes == {
+        "without a network": (("count", "write"), None),
+        "that may reach a.example": (("fetch",), None),
+        "that may reach a.example, b.example": (("use",), None),
+    }
+    assert node(found, "fetch").notes == ("in a sandbox that may reach a.example",)
+    assert not found.problems
+
+
 def test_plan_run_adds_handlers() -> None:
     alert = {"tool": {"name": "http_request", "arguments": {}}}
     spec = {"model": "m", "nodes": [ask("a")], "onFailure": alert, "finally": alert}

@@ -76,3 +76,21 @@ def test_plan_tool_again_changes_nothing() -> None:
 )
 def test_tool_type(spec: dict[str, Any], expected: str) -> None:
     assert tool_type(spec) == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        pytest.param({"network": {"allow": ["api.example.com"]}, "limits": {"memoryMiB": 64}}, "", id="good"),
+        pytest.param({"source": "output = 1", "files": {"lib.py": "x"}, "inputs": {"a": 1}}, "", id="a-fixed-program"),
+        pytest.param({"command": "ls"}, 'unknown field "command"', id="the-other-tool-s"),
+        pytest.param({"limits": {"memoryMiB": 1}}, "spec.builtin.config.limits.memoryMiB: 1 is too small", id="limit"),
+        pytest.param({"limits": {"memory": 1}}, 'unknown field "memory"', id="no-limit"),
+        pytest.param({"network": {"allow": ["https://a"]}}, "spec.builtin.config.network.allow[0]", id="no-host"),
+        pytest.param({"files": {"../x": ""}}, "spec.builtin.config.files: a file's name is", id="file"),
+    ],
+)
+def test_plan_tool_that_runs_programs(config: dict[str, Any], words: str) -> None:
+    ready = plan_tool(make({"builtin": {"name": "python", "config": config}})).conditions[0]
+    assert ready.reason == ("InvalidSpec" if words else "Accepted")
+    assert words in ready.message
