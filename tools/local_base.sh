@@ -8,7 +8,8 @@ tag=${1:?usage: tools/local_base.sh TAG}
 bundle=/etc/ssl/certs/ca-certificates.crt
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-packages=base-files,bash,ca-certificates,coreutils,dash,diffutils,findutils,grep,gzip,libc-bin,mawk,python3,python3-pip,sed,tar
+packages=base-files,bash,ca-certificates,coreutils,dash,diffutils,findutils,grep,gzip,libc-bin,libstdc++6,mawk
+packages+=,python3,python3-pip,sed,tar
 # The lists of Debian say in the bill of materials which package a file is from.
 lists='cd "$1/var/lib/dpkg" && for deb in "$1"/var/cache/apt/archives/*.deb; do dpkg-deb -f "$deb" Package Version Architecture && echo
   dpkg-deb --fsys-tarfile "$deb" | tar -t | sed -n "s/^\.\(.*[^/]\)$/\1/p" >"info/$(dpkg-deb -f "$deb" Package).list"; done >status'

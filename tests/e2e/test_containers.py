@@ -52,12 +52,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
 
 
 def apply_workflow(kubectl: Kubectl) -> None:
-    answer = {"scripted": {"responses": [{"reply": "hello"}], "usage": {"inputTokens": 1, "outputTokens": 1}}}
+    use = {"match": "hi", "toolCalls": [{"name": "json_query", "arguments": {"data": [8], "expression": "[0]"}}]}
+    responses = [use, {"reply": "hello"}]  # a model that uses a tool, so that the agent imports LangGraph
+    answer = {"scripted": {"responses": responses, "usage": {"inputTokens": 1, "outputTokens": 1}}}
     rows = "city,people\nOslo,5\nBergen,3\n"
     tables = {"t": {"data": rows, "format": "csv"}}
     count = {"name": "sql", "arguments": {"query": "SELECT sum(people) AS n FROM t", "tables": tables}}
     nodes: list[dict[str, Any]] = [
-        {"name": "greet", "llm": {"prompt": "hi"}},
+        {"name": "greet", "llm": {"prompt": "hi", "tools": ["json_query"]}},
         {"name": "count", "needs": ["greet"], "tool": count},
         {
             "name": "pick",
@@ -78,20 +80,35 @@ def apply_workflow(kubectl: Kubectl) -> None:
     )
 
 
+def ended(kubectl: Kubectl, run: str) -> dict[str, Any] | None:
+    found = kubectl.get("workflowrun", run)
+    return found if condition(found, "Finished").get("status") == "True" else None
+
+
 def test_run_finishes_in_containers_with_the_rights_of_the_manifests(installed: Installed) -> None:
     kubectl, node = installed.kubectl, installed.node
     apply_workflow(kubectl)
     pod = wait_for("the run's pod", lambda: kubectl.list("pods", "-l", "fairlead.dev/run=counted"), seconds=120)[0]
     node.start(pod)
-
-    def ended() -> dict[str, Any] | None:
-        run = kubectl.get("workflowrun", "counted")
-        return run if condition(run, "Finished").get("status") == "True" else None
-
-    run = wait_for("the end of the run", ended, seconds=120)
-    assert condition(run, "Succeeded")["status"] == "True", run["status"]
+    run = wait_for("the end of the run", lambda: ended(kubectl, "counted"), seconds=120)
+    assert condition(run, "Succeeded").get("status") == "True", condition(run, "Succeeded")
     assert run["status"]["result"] == "8"
     assert kubectl.list("events", "--field-selector", "involvedObject.name=counted")
+
+
+def test_quickstart_runs_in_containers(installed: Installed) -> None:
+    kubectl, node = installed.kubectl, installed.node
+    for name in ("agent", "data", "model", "workflow"):
+        kubectl("apply", "--filename", str(ROOT / "configs" / "quickstart" / f"{name}.yaml"))
+    spec = {"workflowRef": {"name": "support-report"}, "inputs": {"messages": 24, "replies": 2}}
+    kubectl.apply({"apiVersion": API, "kind": "WorkflowRun", "metadata": {"name": "quickstart"}, "spec": spec})
+    pool = ("pods", "-l", "fairlead.dev/agent=default")
+    pod = wait_for("the pod of the pool", lambda: kubectl.list(*pool), seconds=120)[0]
+    node.start(pod)
+    run = wait_for("the end of the quickstart", lambda: ended(kubectl, "quickstart"), seconds=120)
+    assert condition(run, "Succeeded").get("status") == "True", condition(run, "Succeeded")
+    assert "24 messages" in run["status"]["result"], run["status"]
+    assert node.stop(pod["metadata"]["name"], seconds=25) == 0
 
 
 def test_nobody_was_refused_anything(installed: Installed) -> None:
