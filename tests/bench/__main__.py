@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import click
-from tests.bench import apiserver, cli, engine, models, runs, sandboxes, storage
-from tests.bench.harness import Comparison, Outcome, compare
+from tests.bench import apiserver, cli, engine, image, models, registry, runs, sandboxes, storage
+from tests.bench.harness import Comparison, Figures, Outcome, compare
 from tests.bench.report import PAGE, page
 
 from fairlead.clock import SystemClock
 
-Bench = Callable[[Path], AbstractAsyncContextManager[list[Comparison]]]
+Bench = Callable[[Path], AbstractAsyncContextManager[Sequence[Comparison | Figures]]]
 
 SECTIONS: dict[str, tuple[str, str, Bench]] = {
     "apiserver": (
@@ -60,6 +60,31 @@ SECTIONS: dict[str, tuple[str, str, Bench]] = {
         ),
         models.comparisons,
     ),
+    "registry": (
+        "Registry",
+        (
+            "A pod is in the registry when its Lease is there and its Agent counts it as ready; the goal is 2 s at "
+            "p99, and any pod's own way to `Running` on the same runtime stands beside it. Then 200 pods of one Agent, "
+            "over the real protocol: at their own pace (milliseconds of processor time in each second: 10 are 1 % of a "
+            "core; the naive operator, `tests/bench/naive_registry.py`, watches all Leases with Kopf while Fairlead's "
+            "lists them; the API server's share is for both), and as fast as eight connections go. A lost Lease fails "
+            "the measurement. The last two are about 10,000 agents: the operator's own judge on what an API server "
+            "sends, and in simulated time, where p50 and p99 are from an agent's death until its work is given to "
+            "others (the goal is 17 s: the Lease and 2 s)."
+        ),
+        registry.comparisons,
+    ),
+    "image": (
+        "Agent image",
+        (
+            "The image of an agent next to one that has LangGraph, LiteLLM and Kubernetes' client from `pip install` "
+            "on the same base (`tests/bench/contestants/plain.Dockerfile`). The plain one is ready when it has "
+            "imported them; Fairlead's agent when it is registered with a gateway and has its Lease. Its idle memory "
+            "is without LangGraph, which it imports at its first turn, and without LiteLLM, which is the gateway's. "
+            "Processor time is the Docker client's; the engine's and the containers' is not counted."
+        ),
+        image.comparisons,
+    ),
     "sandboxes": (
         "Sandboxes",
         (
@@ -88,14 +113,14 @@ SECTIONS: dict[str, tuple[str, str, Bench]] = {
 }
 
 
-async def measure(bench: Bench) -> list[Outcome]:
+async def measure(bench: Bench) -> list[Outcome | Figures]:
     """Run one section's comparisons, one after the other."""
     with tempfile.TemporaryDirectory(prefix="fairlead-bench-") as folder:
         async with bench(Path(folder)) as comparisons:
-            outcomes = []
+            outcomes: list[Outcome | Figures] = []
             for comparison in comparisons:
                 click.echo(f"  {comparison.title} …", err=True)
-                outcomes.append(await compare(comparison))
+                outcomes.append(comparison if isinstance(comparison, Figures) else await compare(comparison))
             return outcomes
 
 

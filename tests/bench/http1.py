@@ -17,11 +17,13 @@ class Connection:
         self._headers = headers
 
     @classmethod
-    async def open(cls, url: str, *, context: ssl.SSLContext | None, token: str) -> Connection:
-        """Connect to a server."""
+    async def open(
+        cls, url: str, *, context: ssl.SSLContext | None, token: str, media_type: str = "application/json"
+    ) -> Connection:
+        """Connect to a server. *media_type*: of what is sent."""
         parts = urlsplit(url)
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port, ssl=context, limit=2**22)
-        headers = f"Host: {parts.netloc}\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n"
+        headers = f"Host: {parts.netloc}\r\nAuthorization: Bearer {token}\r\nContent-Type: {media_type}\r\n"
         return cls(reader, writer, headers.encode())
 
     async def request(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:

@@ -182,7 +182,7 @@ async def fairlead(home: Path) -> AsyncIterator[list[Fairlead]]:
 
     One has a pod for each run, one a warm pool, and one is a chain of `CHAIN` nodes on that pool.
     """
-    environment = os.environ | {"FAIRLEAD_HOME": str(home)}
+    environment = os.environ | {"FAIRLEAD_HOME": str(home), "FAIRLEAD_RUNTIME": "process"}  # as the naive operator
     program = Path(sys.executable).with_name("fairlead")
 
     async def call(*arguments: str) -> None:

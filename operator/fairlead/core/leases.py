@@ -94,8 +94,11 @@ def wants_drain(lease: Obj) -> bool:
 
 def _sight(lease: Obj, before: Judgement, *, awake: float) -> Sighting:
     spec = spec_of(lease)
-    holder, renewed = spec.get("holderIdentity") or "", str(spec.get("renewTime") or "")
+    holder = spec.get("holderIdentity") or ""
     known = before.sightings.get(holder)
+    if known is not None and meta(known.lease).get("resourceVersion", "") == meta(lease).get("resourceVersion"):
+        return known  # most Leases, most of the time
+    renewed = str(spec.get("renewTime") or "")
     unchanged = known is not None and known.renewed == renewed
     drained_since = known.draining if known is not None and known.draining is not None else awake
     return Sighting(

@@ -85,3 +85,12 @@ def test_judge_says_for_how_long_a_pod_has_been_draining() -> None:
     drains["metadata"]["annotations"] = {names.DRAIN_ANNOTATION: "true"}
     assert after((0, [lease("u", "a")]), (1, [drains]), (4, [drains])).draining == {"u": 3}
     assert after((0, [drains]), (1, [lease("u", "b")])).draining == {}
+
+
+def test_judge_lease_of_the_same_version_says_what_it_said() -> None:
+    versioned = [{**one, "metadata": {**one["metadata"], "resourceVersion": "7"}} for one in [lease("u", "a")]]
+    first = after((0, versioned))
+    assert after((0, versioned), (10, versioned)).sightings["u"] == first.sightings["u"]
+    assert [one.holder for one in after((0, versioned), (16, versioned)).expired] == ["u"]
+    newer = [{**lease("u", "b"), "metadata": {**versioned[0]["metadata"], "resourceVersion": "8"}}]
+    assert after((0, versioned), (10, newer), (20, newer)).alive == {"u"}
