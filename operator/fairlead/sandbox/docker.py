@@ -171,8 +171,8 @@ class ContainerBox:
 
     def attach(self, response: Any) -> None:
         """Take over the connection."""
-        self._response = response
-        self._socket = response._sock  # noqa: SLF001 - the SDK gives a file; asyncio wants its socket
+        self._response = response._response  # noqa: SLF001 - what the SDK gives is a file of it
+        self._socket = response._sock  # noqa: SLF001 - asyncio wants a socket
         self._socket.settimeout(0)
 
     async def ready(self) -> None:

@@ -350,6 +350,7 @@ output = before, open("mine").read(), open("/dev/shm/mine").read()
         assert (sorted(work), shared, names) == (["out", "tmp"], [], [str(number)] * 2)
 
 
+@pytest.mark.process_runtime
 async def test_run_that_is_cancelled_leaves_nothing(sandbox: Sandbox) -> None:
     mark = f"600.{secrets.randbelow(10**9)}"
     source = f"trap '' TERM HUP; (sleep {mark} &); sleep {mark}"
