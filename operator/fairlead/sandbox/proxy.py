@@ -86,12 +86,7 @@ class Proxy:
     async def _connect(self, target: Target, reader: StreamReader, writer: StreamWriter) -> None:
         if self._open > _MAX_CONNECTIONS:
             raise Refusal("503 Service Unavailable", f"at most {_MAX_CONNECTIONS} connections at a time")
-        address = await self._address(target)
-        try:
-            async with asyncio.timeout(_CONNECT_SECONDS):
-                far_reader, far_writer = await asyncio.open_connection(address, target.port)
-        except (OSError, TimeoutError) as error:
-            raise Refusal("502 Bad Gateway", f"{target.host} does not answer") from error
+        far_reader, far_writer = await _open(target, await self._addresses(target))
         try:
             if target.head:
                 far_writer.write(target.head)
@@ -108,8 +103,8 @@ class Proxy:
             group.create_task(self._pass_on(near[0], far[1], "up"))
             group.create_task(self._pass_on(far[0], near[1], "down"))
 
-    async def _address(self, target: Target) -> str:
-        """Return the one address that is connected to: it is judged, not its name."""
+    async def _addresses(self, target: Target) -> list[str]:
+        """Return the addresses that may be connected to: they are judged, not the name."""
         if target.host not in self._hosts:
             raise Refusal("403 Forbidden", f"the host {target.host!r} is not in the allow-list of this program")
         if target.port not in self._ports:
@@ -118,14 +113,11 @@ class Proxy:
             check_url(f"http://{target.host}:{target.port}/")
             async with asyncio.timeout(_CONNECT_SECONDS):
                 addresses = await self._resolver(target.host, target.port)
-            checked = [str(check_address(address, self._policy)) for address in addresses]
+            return [str(check_address(address, self._policy)) for address in addresses]
         except Refused as error:
             raise Refusal("403 Forbidden", str(error)) from error
         except (OSError, TimeoutError) as error:
             raise Refusal("502 Bad Gateway", f"{target.host} cannot be resolved") from error
-        if not checked:
-            raise Refusal("502 Bad Gateway", f"{target.host} has no address")
-        return checked[0]
 
     async def _pass_on(self, source: StreamReader, target: StreamWriter, way: str, *, most: int | None = None) -> None:
         left = most
@@ -142,6 +134,14 @@ class Proxy:
         if most is None and target.can_write_eof():
             with suppress(OSError):
                 target.write_eof()
+
+
+async def _open(target: Target, addresses: list[str]) -> tuple[StreamReader, StreamWriter]:
+    for address in addresses:
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(_CONNECT_SECONDS / len(addresses)):
+                return await asyncio.open_connection(address, target.port)
+    raise Refusal("502 Bad Gateway", f"{target.host} does not answer")
 
 
 async def _read_head(reader: StreamReader) -> bytes:

@@ -24,7 +24,7 @@ from fairlead.testing.sandboxes import PRELUDE, explained
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.process_runtime]
 
 NAMES = {
-    "allowed.test": ["127.0.0.1"],
+    "allowed.test": ["127.0.0.2", "127.0.0.1"],  # nobody answers at the first
     "other.test": ["127.0.0.1"],
     "metadata.test": ["169.254.169.254"],
     "office.test": ["10.1.2.3"],
