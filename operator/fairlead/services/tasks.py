@@ -41,6 +41,10 @@ class TaskContext:
     deadline: datetime | None = None
     _nodes: dict[str, Mapping[str, Any] | None] = field(default_factory=dict, repr=False, compare=False)
     """What `node` found."""
+    _definitions: dict[tuple[str, ...], Mapping[str, Any] | None] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+    """What `definition` found, by the names along the path."""
 
     @property
     def agent(self) -> str:
@@ -49,13 +53,16 @@ class TaskContext:
 
     def definition(self, path: str) -> Mapping[str, Any] | None:
         """Return the frozen node, or handler, that *path* leads to, or into."""
-        return paths.definition(self.document, path)
+        place = paths.names(path)  # the same for all items and iterations
+        if place not in self._definitions:
+            _make_room(self._definitions)
+            self._definitions[place] = paths.definition(self.document, path)
+        return self._definitions[place]
 
     def node(self, path: str) -> Mapping[str, Any] | None:
         """Return the frozen node, or handler, whose path this is to the letter: for what a pod says."""
         if path not in self._nodes:
-            if len(self._nodes) >= _KEPT:
-                self._nodes.clear()
+            _make_room(self._nodes)
             self._nodes[path] = self.definition(path) if _PATH.fullmatch(path) else None
         return self._nodes[path]
 
@@ -122,3 +129,8 @@ def build_context(task: Task, run: Run, document: Mapping[str, Any]) -> TaskCont
         requested_at=datetime.fromisoformat(asked) if asked else None,
         deadline=task.deadline,
     )
+
+
+def _make_room(found: dict[Any, Any]) -> None:
+    if len(found) >= _KEPT:
+        found.clear()
