@@ -110,17 +110,31 @@ class Laptop:
 
     def ask(self, path: str) -> dict[str, Any]:
         """Return what the gateway answers below ``runs/``; for the name of a run, its record with its nodes."""
+        found: dict[str, Any] = self._gateway("GET", f"v1/namespaces/default/runs/{path}")
+        return found
+
+    def say(self, agent: str, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        """Speak A2A with an agent; return the result."""
+        call = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        answer = self._gateway("POST", f"a2a/v1/default/{agent}", json=call)
+        if "result" not in answer:
+            raise AssertionError(answer)
+        found: dict[str, Any] = answer["result"]
+        return found
+
+    def _gateway(self, method: str, path: str, **more: Any) -> Any:
         gateway = json.loads(self.home.gateway_file.read_text())
         token = yaml.safe_load(self.home.kubeconfig.read_text())["users"][0]["user"]["token"]
-        answer = httpx.get(
-            f"{gateway['url']}/v1/namespaces/default/runs/{path}",
-            headers={"Authorization": f"Bearer {token}"},
+        answer = httpx.request(
+            method,
+            f"{gateway['url']}/{path}",
+            headers={"Authorization": f"Bearer {token}", "A2A-Version": "1.0"},
             verify=ssl.create_default_context(cafile=gateway["ca"]),
             trust_env=False,
             timeout=60,
+            **more,
         )
-        found: dict[str, Any] = answer.raise_for_status().json()
-        return found
+        return answer.raise_for_status().json()
 
     def wait_for(self, what: str, condition: Callable[[], Any]) -> Any:
         """Wait for something, with more patience: everything is real here."""
