@@ -301,6 +301,10 @@ def test_example_of_a2a_asks_an_agent_of_someone_else(examples: Laptop, tmp_path
     assert output(examples, "a2a") == "The harbour is open. Mind the forecast."
     assert remote.prompts == ["Will there be a gale at Kiel?"]
     assert examples.ask("a2a")["cost"]["total"] == "0.002"
+    said = {"messageId": "m-1", "role": "ROLE_USER", "parts": [{"text": "May we come in tonight?"}]}
+    answer = examples.say("harbourmaster", "SendMessage", {"message": said})
+    assert answer["task"]["artifacts"][0]["parts"][0]["text"] == "The harbour is open."
+    assert answer["task"]["metadata"]["fairlead.dev/run"] == f"default/{answer['task']['id']}"
 
 
 def test_example_of_concurrency_lets_the_urgent_run_overtake(examples: Laptop) -> None:
