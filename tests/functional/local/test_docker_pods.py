@@ -175,6 +175,7 @@ def test_killed_runtime_leaves_containers_that_its_successor_adopts(runtime: Run
     runtime.start()
     wait_for("its end to be known", lambda: runtime.pod("ending")["status"]["phase"] == "Failed")
     assert runtime.state("ending")["state"]["terminated"]["exitCode"] == 3
+    wait_for("what is over to go", lambda: not runtime.left("ps", "dev.fairlead.pod=ending"))
     lines = wait_for(
         "it to count on", lambda: (found := runtime.lines("counting")) and len(found) > numbers + 5 and found
     )

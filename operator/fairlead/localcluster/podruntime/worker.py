@@ -84,6 +84,8 @@ class PodWorker:
         self._noted: set[tuple[str, str, int]] = set()
         self._wake = asyncio.Event()
         self._gone = False
+        self._released = False
+        """Whether nothing is left of it but its object and its logs."""
 
     def update(self, pod: Json) -> None:
         """Take note of the pod as it is now."""
@@ -149,6 +151,9 @@ class PodWorker:
         if plan.actions:  # what they changed decides why containers wait and when to look again
             plan = self._plan(self._node.clock.now())
         await self._report(plan.waiting or {})
+        if finished(self._pod) and not self._running and not self._released:
+            await self._node.engine.remove(self._pod)
+            self._released = True
         await self._note_waits(plan)
         await self._refresh_volumes()
         refresh_at = self._refresh_at if self._running else None
