@@ -47,7 +47,7 @@ test: $(VENV)/.dev  ## run the tests; what needs a server that is not there is s
 
 soak: $(VENV)/.dev  ## kill every process everywhere, for hours (make test takes a sample)
 	$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
-	$(BIN)/python -m pytest --hypothesis-profile=new $(PYTEST_ARGS) $$(grep -rlE '^@given' tests --include='*.py')
+	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=new $(PYTEST_ARGS)
 
 check: $(VENV)/.dev  ## formatting, lint, types, layers, sizes, generated files, examples
 	$(BIN)/ruff format --check .
