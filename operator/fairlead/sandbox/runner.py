@@ -54,8 +54,7 @@ def main(arguments: list[str]) -> None:
     try:
         _prctl(_SET_DUMPABLE, 0)  # the program, which has the same user, cannot look into this process
         from_file = arguments[:1] == ["--job"]
-        sys.stdout.buffer.write(b"ready\n")
-        sys.stdout.buffer.flush()
+        print("ready", flush=True)  # noqa: T201 - to whoever started this
         with open(arguments[1], "rb") if from_file else os.fdopen(os.dup(0), "rb") as stream:  # noqa: PTH123
             job = read_frame(stream)
         result = Run(job, owner=None if from_file else 0).result()
