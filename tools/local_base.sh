@@ -6,6 +6,7 @@
 set -euo pipefail
 tag=${1:?usage: tools/local_base.sh TAG}
 bundle=/etc/ssl/certs/ca-certificates.crt
+PATH=$PATH:/usr/sbin:/sbin
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 packages=base-files,bash,ca-certificates,coreutils,dash,diffutils,findutils,grep,gzip,libc-bin,libstdc++6,mawk
