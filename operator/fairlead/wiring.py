@@ -240,6 +240,7 @@ def _build_callers(
     from fairlead import egress
     from fairlead.llm.providers import Providers
     from fairlead.services.asking import Models
+    from fairlead.services.modelhealth import ModelReports
     from fairlead.services.programs import Programs
     from fairlead.services.toolbox import Toolbox
 
@@ -252,7 +253,8 @@ def _build_callers(
     programs = Programs(sandbox)
     built_in = build_tools(web, programs.answer)
     tools = Toolbox(core.kube, built_in, declared, timeout_seconds=settings.tool_timeout_seconds)
-    return Models(core.kube, core.clock, providers, find_tool=tools.info), tools, programs
+    reports = ModelReports(core.storage, core.clock, cluster=core.cluster)
+    return Models(core.kube, core.clock, providers, find_tool=tools.info, report=reports.report), tools, programs
 
 
 def _compose_agents(
@@ -405,8 +407,10 @@ def _pod_defaults(settings: OperatorSettings) -> PodDefaults:
 
 
 def _compose_operator(parts: OperatorParts, *, cluster: str) -> Operator:
-    from fairlead.services import applying, declared, gatewayprobe, graphchecks, liveness, objects, podsettings, pools
+    from fairlead.services import applying, declared, gatewayprobe, graphchecks, liveness, objects, podsettings
+    from fairlead.services.modelhealth import ModelHealth
     from fairlead.services.operator import Operator
+    from fairlead.services.pools import Pools
     from fairlead.services.watchdog import Watchdog
 
     settings, kube, storage, clock = parts.settings, parts.kube, parts.storage, parts.clock
@@ -424,14 +428,16 @@ def _compose_operator(parts: OperatorParts, *, cluster: str) -> Operator:
         interval=settings.lease_poll_seconds,
         namespaces=settings.watch_namespaces,
     )
-    work = pools.Pools(storage, clock, cluster=cluster, calm_seconds=settings.scale_down_seconds)
+    work = Pools(storage, clock, cluster=cluster, calm_seconds=settings.scale_down_seconds)
+    health = ModelHealth(clock, cluster=cluster)
     return Operator(
         kube,
         storage,
         seen,
         applier=applier,
-        planner=declared.Planner(seen, checks, pods, pools=work, lives=lives),
+        planner=declared.Planner(seen, checks, pods, pools=work, lives=lives, health=health),
         pools=work,
+        health=health,
         runs=build_runs(storage, seen, applier=applier, checks=checks, pods=pods, clock=clock, cluster=cluster),
         liveness=lives,
         watchdog=Watchdog(kube, seen, settings.watch_namespaces),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Final
 
 from fairlead.api.conditions import ConditionType, Reason
 from fairlead.core import conditions
@@ -11,12 +12,29 @@ from fairlead.core.actions import Obj, Plan, meta, spec_of
 from fairlead.core.problems import Refusal, refusal
 
 SCRIPTED = "scripted"
+_SILENT = "The provider did not answer the last request, or has an error of its own: look at spec.baseURL"
+TROUBLES: Final[Mapping[str, str]] = {
+    Reason.MODEL_UNAVAILABLE: _SILENT,
+    Reason.UNREACHABLE: _SILENT,
+    Reason.ADDRESS_REFUSED: "The gateway may not ask the address in spec.baseURL",
+    Reason.AUTHENTICATION_FAILED: "The provider does not accept the key: look at the Secret that spec.apiKey names",
+    Reason.SECRET_NOT_FOUND: "The Secret that spec.apiKey names is not there, or the gateway may not read it",
+    Reason.INVALID_SECRET: "The Secret that spec.apiKey names holds no key",
+}
+"""Why a Model as such does not answer, whatever it is asked, and what to do."""
+
+
+def trouble_of(reason: str) -> Refusal | None:
+    """Return what it means that requests fail for this reason, or None if that says nothing of the Model."""
+    if reason not in TROUBLES:
+        return None
+    return Reason(reason), f"{TROUBLES[Reason(reason)]}; runs have more in `fairlead logs`."
 
 
 def plan_model(model: Obj, *, lacking: Refusal | None = None) -> Plan:
-    """Check a Model. Nothing is called: whether the provider answers shows in the runs.
+    """Check a Model. Nothing is called: what is known of the provider, the gateway has told.
 
-    *lacking* is why one of its fallbacks cannot be used.
+    *lacking* is why the Model, or one of its fallbacks, cannot be used.
     """
     spec, generation = spec_of(model), meta(model)["generation"]
     named = {"model": spec.get("model") or SCRIPTED}

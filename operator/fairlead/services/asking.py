@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
@@ -46,6 +46,8 @@ from fairlead_agent.protocol import LlmRequest, Message, ToolInfo
 
 FindTool = Callable[[TaskContext, str], ToolInfo | None]
 """Returns what a model is told of a tool."""
+Report = Callable[[str, str, str], Awaitable[None]]
+"""Is told the namespace and the name of a Model, and why a request to it failed, or nothing."""
 _KEPT: Final = 256
 _SHORT_PATIENCE: Final = 5.0
 """What is waited for between two tries where another Model can be asked instead."""
@@ -78,6 +80,7 @@ class Models:
 
     Args:
         find_tool: knows the tools that models are offered.
+        report: is told what came of asking a Model.
         jitter: gives numbers from 0 to 1.
     """
 
@@ -88,12 +91,14 @@ class Models:
         providers: Providers,
         *,
         find_tool: FindTool,
+        report: Report | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._kube = kube
         self._clock = clock
         self._providers = providers
         self._find_tool = find_tool
+        self._report = report
         self._jitter = jitter
         self._known: OrderedDict[tuple[int, str], _Known] = OrderedDict()
         self._used: OrderedDict[tuple[str, str], Counter[int]] = OrderedDict()
@@ -132,14 +137,20 @@ class Models:
                 lost = failure.lost if isinstance(failure, AnswerLost) else ()
                 paid += [Paid(candidate, usage) for usage in lost]
                 failures.append(error.within(_who(candidate)))
+                await self._tell(context, candidate, error.reason)
                 if last or not _another_may(error) or not may_go_on(asked, [each.usage for each in paid]):
                     break
             else:
                 paid += [Paid(candidate, usage) for usage in done.lost]
+                await self._tell(context, candidate, "")
                 return _checked(candidate, asked, build_outcome(candidate, done, paid, failures), done)
         if not paid:
             raise _all_failed(failures)
         return build_failure(candidates[0], _all_failed(failures), paid)
+
+    async def _tell(self, context: TaskContext, candidate: Candidate, reason: str) -> None:
+        if self._report is not None:
+            await self._report(context.namespace, candidate.name, reason)
 
     async def _ask(
         self, context: TaskContext, candidate: Candidate, chat: ChatRequest, *, deadline: float, last: bool

@@ -9,7 +9,7 @@ from fairlead.core.actions import Obj, Plan, meta, spec_of
 from fairlead.core.agent import Observed as AgentObserved
 from fairlead.core.agent import plan_agent, refusal_of_pod
 from fairlead.core.external import Health, plan_external
-from fairlead.core.model import plan_model
+from fairlead.core.model import plan_model, trouble_of
 from fairlead.core.problems import Refusal
 from fairlead.core.references import Find, Source, Use, collect, lacking, uses_of_agent, uses_of_model, walk
 from fairlead.core.tool import plan_tool
@@ -18,6 +18,7 @@ from fairlead.core.workflow import plan_workflow
 from fairlead.errors import FairleadError
 from fairlead.logs import redact
 from fairlead.services.graphchecks import GraphChecks
+from fairlead.services.modelhealth import ModelHealth
 from fairlead.services.objects import Key, Objects
 from fairlead.services.podsettings import PodSettingsSource
 from fairlead.services.pools import Pools
@@ -54,13 +55,21 @@ class Planner:
     """Makes the plan for one object of a declared kind."""
 
     def __init__(
-        self, objects: Objects, checks: GraphChecks, pods: PodSettingsSource, *, pools: Pools, lives: Lives
+        self,
+        objects: Objects,
+        checks: GraphChecks,
+        pods: PodSettingsSource,
+        *,
+        pools: Pools,
+        lives: Lives,
+        health: ModelHealth,
     ) -> None:
         self._objects = objects
         self._checks = checks
         self._pods = pods
         self._pools = pools
         self._lives = lives
+        self._health = health
         self._uses: dict[Key, tuple[str, _Named]] = {}
 
     async def plan(self, obj: Obj, *, refused: FairleadError | None = None) -> Plan:
@@ -102,7 +111,9 @@ class Planner:
     def _plan_model(self, model: Obj) -> Plan:
         uses = list(uses_of_model(spec_of(model), "spec"))
         self._remember(model, uses)
-        return plan_model(model, lacking=self._lacking(meta(model)["namespace"], uses))
+        namespace, name = meta(model)["namespace"], meta(model)["name"]
+        lacking = self._lacking(namespace, uses) or trouble_of(self._health.trouble(namespace, name))
+        return plan_model(model, lacking=lacking)
 
     async def _plan_agent(self, agent: Obj, refused: FairleadError | None) -> Plan:
         if spec_of(agent).get("external"):
@@ -116,10 +127,21 @@ class Planner:
             load=await self._pools.load(agent, draining=draining),
             settings=await self._pods.get(),
             draining=draining,
-            lacking=self._lacking(meta(agent)["namespace"], uses),
+            lacking=self._lacking(meta(agent)["namespace"], uses) or self._silence(agent),
             refused=None if refused is None else refusal_of_pod(redact(str(refused))),
         )
         return plan_agent(agent, observed)
+
+    def _silence(self, agent: Obj) -> Refusal | None:
+        """Return why the Model that an Agent thinks with does not answer, nor one of its fallbacks."""
+        namespace, name = meta(agent)["namespace"], spec_of(agent).get("model") or ""
+        model = self._objects.find("Model", namespace, name)
+        names = (name, *(spec_of(model).get("fallbacks") or ())) if model is not None else ()
+        found = [trouble_of(self._health.trouble(namespace, one)) for one in names]
+        if not found or not all(found) or found[0] is None:
+            return None
+        reason, text = found[0]
+        return reason, f'Model "{name}": {text}'
 
     def _lacking(self, namespace: str, uses: Iterable[Use]) -> Refusal | None:
         find = finder(self._objects, namespace)

@@ -17,9 +17,11 @@ from fairlead.core.workflow import is_finished
 from fairlead.errors import FairleadError, Refused, RetryableError, TerminalError
 from fairlead.kube import KubeClient, Ref
 from fairlead.logs import get_logger, redact
+from fairlead.services import modelhealth
 from fairlead.services.applying import Applier
 from fairlead.services.declared import Planner
 from fairlead.services.liveness import Liveness
+from fairlead.services.modelhealth import ModelHealth
 from fairlead.services.objects import Key, Objects
 from fairlead.services.pools import Pools
 from fairlead.services.runs import Runs
@@ -32,6 +34,7 @@ _log = get_logger(__name__)
 _WORKERS: Final = 8
 _BUS_SECONDS: Final = 0.02
 """Events of one run that come within this time are looked at together."""
+_TOPICS: Final = ("run", "agent", "queue", modelhealth.TOPIC)
 _ARRIVAL_SECONDS: Final = 0.25
 """After work came for a pool: a pod that has room has taken it by then."""
 _REFUSED_SECONDS: Final = 60.0
@@ -54,6 +57,7 @@ class Operator:
         applier: Applier,
         planner: Planner,
         pools: Pools,
+        health: ModelHealth,
         runs: Runs,
         liveness: Liveness,
         watchdog: Watchdog,
@@ -68,6 +72,7 @@ class Operator:
         self._applier = applier
         self._planner = planner
         self._pools = pools
+        self._health = health
         self._runs = runs
         self._liveness = liveness
         self._watchdog = watchdog
@@ -192,7 +197,7 @@ class Operator:
         """Follow the event bus: it makes things quick, the resync makes them sure."""
         while True:
             try:
-                async with aclosing(self._storage.subscribe("run", "agent", "queue")) as events:  # type: ignore[type-var]
+                async with aclosing(self._storage.subscribe(*_TOPICS)) as events:  # type: ignore[type-var]
                     async for event in events:
                         await self._hear(event)
             except RetryableError as error:
@@ -204,10 +209,22 @@ class Operator:
             self._liveness.wake()
         elif event.topic == "queue":
             await self._work_arrived(event.key)
+        elif event.topic == modelhealth.TOPIC:
+            await self._model_heard(event.key)
         elif self._objects.get(Key("WorkflowRun", event.key)) is not None:
             await self.queue.add(Key("WorkflowRun", event.key), _BUS_SECONDS)
         else:
             await self._runs.ended_alone(event.key)
+
+    async def _model_heard(self, key: str) -> None:
+        """Have a Model looked at, and those that think with it, when it stops or begins to answer."""
+        place = self._health.heard(key)
+        if place is None:
+            return
+        model = self._objects.find("Model", *place)
+        own = [Key("Model", meta(model)["uid"])] if model is not None else []
+        for found in (*own, *self._planner.dependents("Model", *place)):
+            await self.queue.add(found)
 
     async def _work_arrived(self, pool: str) -> None:
         """Have an Agent looked at whose pool follows its work."""

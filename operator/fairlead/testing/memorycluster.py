@@ -68,7 +68,8 @@ class MemoryCluster:
             return None
         if not subresource:
             merged = {**found["metadata"].get("annotations", {}), **patch["metadata"]["annotations"]}
-            self.objects[ref] = {**found, "metadata": {**found["metadata"], "annotations": merged}}
+            version = {"resourceVersion": str(next(self._numbers))}
+            self.objects[ref] = {**found, "metadata": {**found["metadata"], **version, "annotations": merged}}
             return self.objects[ref]
         self.patches.append((ref, patch["status"]))
         status = {**found.get("status", {}), **patch["status"]}

@@ -14,6 +14,7 @@ from fairlead.services.applying import Applier
 from fairlead.services.declared import Planner
 from fairlead.services.graphchecks import GraphChecks
 from fairlead.services.liveness import Liveness
+from fairlead.services.modelhealth import ModelHealth
 from fairlead.services.objects import Key, Objects
 from fairlead.services.operator import Operator
 from fairlead.services.podsettings import PodDefaults, PodSettingsSource
@@ -189,13 +190,15 @@ def compose(kube: MemoryCluster, storage: Any, clock: FakeClock, folder: Path) -
     pods = PodSettingsSource(client, clock, PodDefaults("system", "agent:1", "IfNotPresent", "https://g"))
     liveness = Liveness(client, storage, objects, applier=applier, clock=clock, probe=probe, interval=2, namespaces=())
     pools = Pools(storage, clock, cluster=CLUSTER, calm_seconds=60)
+    health = ModelHealth(clock, cluster=CLUSTER)
     operator = Operator(
         client,
         storage,
         objects,
         applier=applier,
-        planner=Planner(objects, checks, pods, pools=pools, lives=liveness),
+        planner=Planner(objects, checks, pods, pools=pools, lives=liveness, health=health),
         pools=pools,
+        health=health,
         runs=build_runs(storage, objects, applier=applier, checks=checks, pods=pods, clock=clock, cluster=CLUSTER),
         liveness=liveness,
         watchdog=Watchdog(client, objects, ()),
