@@ -39,10 +39,14 @@ class Docker:
         self._image = image
         self._client: docker.DockerClient | None = None
         self._local = True
+        self._tidying: asyncio.Task[None] | None = None
 
     async def unavailable(self) -> str | None:
-        """Ask the engine, and remove what owners that are gone have left there."""
-        return await asyncio.to_thread(self._look)
+        """Ask the engine, and begin to remove what owners that are gone have left there."""
+        reason = await asyncio.to_thread(self._look)
+        if reason is None and self._tidying is None:
+            self._tidying = asyncio.create_task(asyncio.to_thread(self._remove_leftovers))
+        return reason
 
     def _look(self) -> str | None:
         try:
@@ -52,7 +56,6 @@ class Docker:
                 return "the Docker engine is on another machine: sandboxes need one that is reached by a Unix socket"
             self._local = "Docker Desktop" not in self._client.info().get("OperatingSystem", "")
             self._client.images.get(self._image)
-            self._remove_leftovers()
         except ImageNotFound:
             return f"the Docker engine has no image {self._image}: build it with make images"
         except (DockerException, RequestException) as error:
@@ -60,10 +63,10 @@ class Docker:
         return None
 
     def _remove_leftovers(self) -> None:
-        found = self._api().containers(all=True, filters={"label": LABEL})
-        for each in found:
-            if is_dead(each["Labels"].get(LABEL, "")):
-                self._remove(each["Id"])
+        with suppress(DockerException, RequestException):  # what is left now is removed at the next start
+            for each in self._api().containers(all=True, filters={"label": LABEL}):
+                if is_dead(each["Labels"].get(LABEL, "")):
+                    self._remove(each["Id"])
 
     def _api(self) -> Any:
         if self._client is None:
@@ -111,7 +114,9 @@ class Docker:
                     raise
 
     async def aclose(self) -> None:
-        """Close the connections to the engine."""
+        """Tidy up to the end, and close the connections to the engine."""
+        if self._tidying is not None:
+            await asyncio.wait([self._tidying])
         if self._client is not None:
             await asyncio.to_thread(self._client.close)
 
