@@ -37,7 +37,6 @@ _log = get_logger(__name__)
 _START_SECONDS: Final = 90.0
 _SILENT_SECONDS: Final = 2.0
 _SANDBOX_SECONDS: Final = 20.0
-_SANDBOX_SECONDS: Final = 20.0
 _STOP_SECONDS: Final = {"podruntime": 20.0, "operator": 8.0, "gateway": 8.0, "apiserver": 8.0}
 _TIDY_SECONDS: Final = 60.0
 _LOOPBACK: Final = "127.0.0.1"
@@ -162,7 +161,6 @@ class Supervisor:
         async with self._step("gateway", f"https://{_LOOPBACK}:{ports['gateway']}"):
             await gateway.until(self._gateway_ready, seconds=_START_SECONDS)
         self._report("done", f"sandbox  {await self._sandbox()}")
-        self._report("done", f"sandbox  {await self._sandbox()}")
         async with self._step("operator", ""):
             probe = f"http://{_LOOPBACK}:{ports['operator']}/readyz"
             await operator.until(lambda: _answers(probe), seconds=_START_SECONDS)
@@ -230,18 +228,6 @@ class Supervisor:
             return False
         write_file(self._home.gateway_file, orjson.dumps({"url": url, "ca": str(self._home.gateway_ca)}))
         return True
-
-    async def _sandbox(self) -> str:
-        """Return in words what the gateway runs programs in."""
-        url = f"https://{_LOOPBACK}:{self._state.ports['gateway']}/v1/namespaces/default/sandbox"
-        token = self._base["users"][0]["user"]["token"]
-        verify = ssl.create_default_context(cafile=str(self._home.gateway_ca))
-        try:
-            async with httpx.AsyncClient(verify=verify, trust_env=False, timeout=_SANDBOX_SECONDS) as client:
-                answer = await client.get(url, headers={"Authorization": f"Bearer {token}"})
-                return describe_sandbox(answer.raise_for_status().json())
-        except (httpx.HTTPError, OSError):
-            return "not known yet: fairlead doctor says it"
 
     async def _sandbox(self) -> str:
         """Return in words what the gateway runs programs in."""
@@ -323,13 +309,6 @@ def describe(choice: Choice) -> str:
     if choice.engine == "docker":
         return f"docker: {choice.why}; agents run in containers that reach nothing but the gateway"
     return f"process: pods are local processes of this user and could read what you can read ({choice.why})"
-
-
-def describe_sandbox(shown: Mapping[str, str]) -> str:
-    """Return what a person is told of where programs run."""
-    if shown["name"] == "none":
-        return f"none: code nodes and the tools python and shell are refused ({shown['description']})"
-    return f"{shown['description']}; programs run there, never in an agent"
 
 
 def describe_sandbox(shown: Mapping[str, str]) -> str:
