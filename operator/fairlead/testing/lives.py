@@ -208,7 +208,7 @@ class _Leases:
 
     async def merge_patch(self, _ref: Ref, patch: Mapping[str, Any]) -> Mapping[str, Any]:
         """Renew."""
-        return patch
+        return {"metadata": {}, **patch}
 
 
 class GatewayLife(Mortal):
