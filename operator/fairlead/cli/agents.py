@@ -209,15 +209,14 @@ def _print_description(shown: Shown, now: Any) -> None:
     """,
 )
 @click.argument("name", metavar="POD|AGENT", shell_complete=complete_names("agents"))
-@click.option("--undo", is_flag=True, help="Let the pods take work again.")
-@click.option("--wait", is_flag=True, help="Wait until the pods have no tasks any more.")
+@click.option("--undo", is_flag=True, help="Let pods that still drain take work again.")
+@click.option("--wait", is_flag=True, help="Wait until the pods have no tasks any more, or are gone.")
 @click.option("--timeout", type=Duration(), help="Wait no longer than this, as in 90s or 10m (exit code 124).")
 @target_options(gateway=True)
 def drain(target: Target, *, name: str, undo: bool, wait: bool, timeout: float | None) -> int:
     """Have a pod, or all pods of an agent, take no more work and finish what they have.
 
-    The pods stay, and what is queued waits for others: those that the pool has, or gets. pod/NAME and agent/NAME tell
-    the two apart.
+    The pool starts others in their place and deletes those that are empty. pod/NAME and agent/NAME tell the two apart.
     """
     from fairlead.cli.session import run_session
 
