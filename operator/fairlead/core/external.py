@@ -28,6 +28,8 @@ class Health:
     reason: str = ""
     """Why the card could not be read last; empty: it could, or nobody has tried yet."""
     message: str = ""
+    digest: str = ""
+    """Of the `spec.external` that this was found with."""
 
 
 def read_health(lease: Obj | None, alive: frozenset[str]) -> Health:
@@ -43,6 +45,7 @@ def read_health(lease: Obj | None, alive: frozenset[str]) -> Health:
         skills=tuple(skill for skill in skills.split(",") if skill),
         reason=notes.get(names.PROBE_REASON_ANNOTATION) or "",
         message=notes.get(names.PROBE_MESSAGE_ANNOTATION) or "",
+        digest=notes.get(names.SPEC_DIGEST_ANNOTATION) or "",
     )
 
 
@@ -50,6 +53,8 @@ def plan_external(agent: Obj, pods: Iterable[Obj], health: Health) -> Plan:
     """Return what to say of an external agent; pods that it had before it was one are deleted."""
     left = tuple(Delete(pod, "the agent is external") for pod in pods if not meta(pod).get("deletionTimestamp"))
     refused = refusal("Agent", spec_of(agent))
+    if health.digest not in ("", names.digest(spec_of(agent)["external"])):
+        health = Health()  # it is about another address, and the gateway is about to ask this one
     counts: dict[str, Any] = {"ready": int(health.alive), "total": 1, "pods": PODS, "queue": 0}
     if refused is not None:
         wrong = conditions.stalled(ConditionType.READY, *refused, generation=meta(agent)["generation"])

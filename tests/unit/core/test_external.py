@@ -51,6 +51,13 @@ def lease(**notes: str) -> dict[str, Any]:
             id="of-no-use",
         ),
         pytest.param(Health(reason="Odd", message="x"), "False", "ExternalUnreachable", "x", id="unknown-reason"),
+        pytest.param(
+            Health(alive=True, card="Weather", digest=names.digest(AGENT["spec"]["external"])),
+            "True",
+            "Available",
+            'Its card is "Weather"',
+            id="still-there",
+        ),
     ],
 )
 def test_plan_external_says_how_it_stands(health: Health, status: str, reason: str, words: str) -> None:
@@ -58,7 +65,12 @@ def test_plan_external_says_how_it_stands(health: Health, status: str, reason: s
     found = next(condition for condition in plan.conditions if condition.type == "Ready")
     assert (found.status, found.reason, words in found.message) == (status, reason, True), found
     assert plan.actions == ()
-    assert plan.status["ready"] == int(health.alive)
+    assert plan.status["ready"] == int(status == "True")
+
+
+def test_plan_external_of_an_agent_that_moved_says_nothing_of_where_it_was() -> None:
+    moved = Health(alive=True, card="Weather", reason="InvalidCard", digest="of-another-spec")
+    assert plan_external(AGENT, (), moved) == plan_external(AGENT, (), Health())
 
 
 def test_plan_external_deletes_the_pods_that_it_had() -> None:
