@@ -148,13 +148,15 @@ def activities(seen: Seen) -> Iterator[Activity]:
 
 def _suspensions(seen: Seen, calls: Sequence[Activity]) -> Iterator[Activity]:
     """Yield the times that the run was suspended, and those after them until there was a sign of life."""
+    spans = [span for span in seen.spans if span.kind == SUSPENSION]
+    if not spans:
+        return
     signs = [_time(entry["at"]) for _, journal in seen.journals for entry in journal]
     signs += [call.start for call in calls]
-    for span in seen.spans:
-        if span.kind == SUSPENSION:
-            end = max(span.started_at, span.finished_at or seen.now)
-            yield Activity(Spent.TIME, span.started_at, end)
-            yield Activity(Spent.QUEUE, end, min((at for at in signs if at >= end), default=seen.now))
+    for span in spans:
+        end = max(span.started_at, span.finished_at or seen.now)
+        yield Activity(Spent.TIME, span.started_at, end)
+        yield Activity(Spent.QUEUE, end, min((at for at in signs if at >= end), default=seen.now))
 
 
 def _call(span: Span, now: datetime) -> Activity | None:
