@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
+from fairlead.testing.kubectl import free_port
 from fairlead.testing.laptop import Laptop
+from fairlead.testing.remoteagent import running_remote_agent
 
 pytestmark = pytest.mark.process_runtime
 
@@ -32,6 +35,7 @@ def pausing(name: str) -> dict[str, Any]:
 
 RESPONSES = [
     {"match": "^slow", "reply": "at last", "latencyMs": 30_000},
+    {"match": "^endless", "reply": "never", "latencyMs": 600_000},
     {"match": "^bad", "error": {"status": 400, "message": "no such thing"}},
     {"match": "^count", "reply": "counted"},
 ]
@@ -45,6 +49,7 @@ def ready(laptop: Laptop, tmp_path_factory: pytest.TempPathFactory) -> Laptop:
         workflow("good", "count to {{ inputs.count }}"),
         workflow("bad", "bad"),
         workflow("slow", "slow"),
+        workflow("endless", "endless"),
         pausing("pausing"),
     ]
     file = tmp_path_factory.mktemp("objects") / "all.yaml"
@@ -185,3 +190,65 @@ def test_doctor_finds_nothing_wrong(ready: Laptop) -> None:
     said = ready("doctor")
     assert "the gateway answers" in said
     assert "bad" not in said
+
+
+def described(laptop: Laptop, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(laptop("agents", "describe", name, "-o", "json"))
+    return found
+
+
+def test_agents_are_listed_with_why_one_is_not_ready(ready: Laptop, tmp_path: Path) -> None:
+    stuck = kind("stuck", {"model": "m", "pod": {"image": "nowhere.example/agent:1"}}, kind="Agent")
+    file = tmp_path / "stuck.yaml"
+    file.write_text(yaml.safe_dump(stuck))
+    ready("apply", "-f", str(file))
+    ready.kubectl("wait", "fagent/a", "--for=condition=Ready", "--timeout=60s")
+    ready.wait_for("the reason", lambda: "ImagePullFailed: " in ready("agents", "list", "-o", "wide"))
+    head, first, second = ready("agents", "list").splitlines()
+    assert head.split() == ["NAME", "READY", "PODS", "QUEUE", "MODEL", "SKILLS", "WHY", "NOT", "READY"]
+    assert first.split() == ["a", "True", "1/1", "0", "m", "-"]
+    assert second.split()[:3] == ["stuck", "False", "0/1"]
+    (pod,) = described(ready, "stuck")["pods"]
+    assert pod["state"] == "ImagePullFailed"
+    ready.kubectl("delete", "fagent", "stuck")
+
+
+def test_agents_drain_waits_for_what_a_pod_does_and_the_pool_goes_on(ready: Laptop) -> None:
+    run = ready.run("run", "endless").stdout.split("/")[1].split()[0]
+
+    def at_work() -> list[str]:
+        return [task["run"] for pod in described(ready, "a")["pods"] for task in pod["tasks"]]
+
+    ready.wait_for("the run's claim", lambda: at_work() == [run])
+    busy = ready.run("agents", "drain", "a", "--wait", "--timeout", "1s", code=124)
+    assert busy.stdout == "pod/a-0 draining\n"
+    assert busy.stderr == "still at work: a-0; they take nothing new\n"
+    ready("stop", run)
+
+    def drained() -> list[str]:
+        return ready.run("agents", "drain", "a", "--wait", code=None).stdout.splitlines()
+
+    ended = ready.wait_for("the drain", drained)  # once one pod is gone and the next is not there yet, there is none
+    assert ended[-1].endswith((" drained", " gone"))
+    assert ready.run("run", "good", "--wait").returncode == 0, "another pod has taken its place"
+
+
+def test_agents_drain_of_what_is_not_there_says_so(ready: Laptop) -> None:
+    assert "neither a registered pod nor an agent" in ready.run("agents", "drain", "nobody", code=4).stderr
+
+
+def test_agents_register_waits_for_the_card_or_says_why_there_is_none(ready: Laptop) -> None:
+    silent = f"http://127.0.0.1:{free_port()}"
+    refused = ready.run("agents", "register", "broker", "--url", silent, code=1)
+    assert refused.stdout == "agent.fairlead.dev/broker created\n"
+    assert "broker is not ready: ExternalUnreachable: " in refused.stderr
+    with running_remote_agent() as remote:
+        done = ready.run("agents", "register", "broker", "--url", f"{remote.url}/ok")
+        assert done.stdout == "agent.fairlead.dev/broker configured\n"
+        assert "agents describe" not in done.stderr
+        row = next(line for line in ready("agents", "list").splitlines() if line.startswith("broker"))
+        assert row.split()[1] == "True"
+        assert f"{remote.url}/ok" in ready("agents", "describe", "broker")
+    assert "runs elsewhere" in ready.run("agents", "drain", "broker", code=1).stderr
+    assert "which runs here" in ready.run("agents", "register", "a", "--url", silent, code=1).stderr
+    ready.kubectl("delete", "fagent", "broker")
