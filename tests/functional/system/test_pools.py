@@ -161,3 +161,18 @@ def test_pool_follows_its_work_from_no_pod_and_back(system: System) -> None:
 
     wait_for("the Agent to say so", idle)
     assert "AgentLost" not in told(system, "elastic")
+
+
+def test_model_whose_key_is_refused_is_said_on_it_and_on_its_agent(system: System) -> None:
+    declare(system, "locked", latency=1, model="locked")
+    refusing = {"scripted": {"responses": [{"error": {"status": 401, "message": "no such key"}}]}}
+    system.kubectl.apply(declared("Model", "locked", refusing))
+
+    def reasons() -> set[str]:
+        kinds = ("models.fairlead.dev", "agents.fairlead.dev")
+        return {condition(system.kubectl.get(kind, "locked"), "Ready").get("reason", "") for kind in kinds}
+
+    wait_for("the operator to have seen it", lambda: reasons() == {"Accepted", "Available"})
+    failed = system.finished(system.start_run("locked"))
+    assert condition(failed, "Succeeded")["reason"] == "NodeFailed"
+    wait_for("the news", lambda: reasons() == {"AuthenticationFailed"})

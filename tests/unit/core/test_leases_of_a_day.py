@@ -100,7 +100,8 @@ class Day:
         return {**lease, "spec": dict(lease["spec"])}
 
     def hear(self, asked: float, told: list[dict[str, Any]]) -> None:
-        self.starved.append((asked, self.now))
+        if self.now - asked > 1:
+            self.starved.append((asked, self.now))
         self.judgement = judge(self.judgement, told, asked=asked, answered=self.now, patience=2 * self.pause)
         for lost in self.judgement.expired:
             self.evicted[lost.holder] = self.now
