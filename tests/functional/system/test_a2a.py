@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 import ssl
 import uuid
@@ -80,11 +81,13 @@ class Outside:
 def outside(system: System) -> Iterator[Outside]:
     """Agents of ours, an agent of others, and people who may and may not send messages."""
     kubectl = system.kubectl
-    for name in ("caller", "stranger"):
+    people = ("caller", "reader", "stranger")
+    for name in people:
         kubectl("create", "serviceaccount", name)
-    kubectl("create", "role", "caller", "--verb=get,create,update", "--resource=workflowruns.fairlead.dev")
-    kubectl("create", "rolebinding", "caller", "--role=caller", f"--serviceaccount={kubectl.namespace}:caller")
-    tokens = {name: kubectl("create", "token", name, "--duration=1h").strip() for name in ("caller", "stranger")}
+    for name, verbs in (("caller", "get,create,update"), ("reader", "get")):
+        kubectl("create", "role", name, f"--verb={verbs}", "--resource=workflowruns.fairlead.dev")
+        kubectl("create", "rolebinding", name, f"--role={name}", f"--serviceaccount={kubectl.namespace}:{name}")
+    tokens = {name: kubectl("create", "token", name, "--duration=1h").strip() for name in people}
     kubectl(
         "create",
         "secret",
@@ -238,6 +241,22 @@ async def test_task_that_waits_for_a_person_asks_for_input(client: Client) -> No
     )
     ended = await client.cancel_task(CancelTaskRequest(id=whole.task_id))
     assert ended.status.state == TaskState.TASK_STATE_CANCELED
+
+
+@pytest.mark.parametrize(
+    "method", ["SendMessage", "SendStreamingMessage", "message/send", "CancelTask", "somethingNew"]
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+async def test_who_may_only_read_starts_and_stops_nothing(outside: Outside, method: str, encoding: str) -> None:
+    said = {"role": "ROLE_USER", "messageId": uuid.uuid4().hex, "parts": [{"text": "hello"}]}
+    call = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {"message": said, "id": "a2a-nothing"}}
+    before = {run["metadata"]["name"] for run in outside.system.kubectl.list("run")}
+    async with outside.http("reader") as http:
+        answer = await http.post(
+            outside.url(), content=json.dumps(call).encode(encoding), headers={"A2A-Version": "1.0"}
+        )
+    assert answer.status_code == 403 or answer.json()["error"]["code"] == -32700
+    assert {run["metadata"]["name"] for run in outside.system.kubectl.list("run")} == before
 
 
 async def test_earlier_protocol_is_spoken_too(outside: Outside) -> None:

@@ -17,14 +17,15 @@ from fairlead.services.sessions import Unauthenticated
 
 router = APIRouter(prefix="/a2a/v1/{namespace}")
 _VERBS: Final = {
-    "SendMessage": "create",
-    "SendStreamingMessage": "create",
+    "GetTask": "get",
+    "SubscribeToTask": "get",
     "CancelTask": "update",
-    "message/send": "create",
-    "message/stream": "create",
+    "tasks/get": "get",
+    "tasks/resubscribe": "get",
     "tasks/cancel": "update",
 }
-"""What a method does to WorkflowRuns; the others read."""
+"""What a method does to WorkflowRuns; whatever else there may be is held to be a message, which makes one."""
+_NO_JSON: Final = {"jsonrpc": "2.0", "id": None, "error": {"code": -32700, "message": "the body is no JSON"}}
 
 
 async def _speech(request: Request, gateway: Services) -> Any:
@@ -59,7 +60,14 @@ async def speak(request: Request, namespace: str, agent: str, gateway: Services,
     """Answer a JSON-RPC request."""
     if not token:
         raise Unauthenticated("send a Kubernetes token as Authorization: Bearer")
-    verb = _VERBS.get(_method(await request.body()), "get")
+    try:
+        asked = orjson.loads(await request.body())
+    except ValueError:
+        await gateway.readers.check(token, namespace)
+        return JsonResponse(_NO_JSON)
+    # What is judged here is what the SDK reads: another parser might take the same bytes for another method.
+    request._json = asked  # noqa: SLF001 - where Starlette keeps what its own parser gave
+    verb = _verb(asked)
     username = ""
     if verb == "get":
         await gateway.readers.check(token, namespace)
@@ -81,13 +89,9 @@ async def _may_read(gateway: Services, token: str, namespace: str) -> None:
     await gateway.readers.check(token, namespace)
 
 
-def _method(body: bytes) -> str:
-    try:
-        asked = orjson.loads(body)
-    except ValueError:
-        return ""
+def _verb(asked: Any) -> str:
     method = asked.get("method") if isinstance(asked, dict) else None
-    return method if isinstance(method, str) else ""
+    return _VERBS.get(method, "create") if isinstance(method, str) else "create"
 
 
 def _card(request: Request, gateway: Services, agent: Obj) -> dict[str, Any]:
