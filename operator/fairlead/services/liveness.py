@@ -9,7 +9,7 @@ from typing import Final
 from fairlead.api.conditions import EventReason
 from fairlead.clock import Clock
 from fairlead.core import names
-from fairlead.core.actions import Obj, meta, owner_of
+from fairlead.core.actions import Obj, meta, owner_of, spec_of
 from fairlead.core.agent import is_over, is_restarting
 from fairlead.core.external import Health
 from fairlead.core.leases import Judgement, Sighting, forgive, judge
@@ -81,13 +81,13 @@ class Liveness:
         """Look for ever; tell *changed* which pods came to life, went silent, or are asked to drain."""
         while True:
             started = self._clock.monotonic()
+            self._wake.clear()  # before the look: who calls during it may be too late for it
             try:
                 moved = await self.look()
                 if moved:
                     await changed(moved)
             except RetryableError as error:
                 _log.warning("leases_not_listed", error=str(error))
-            self._wake.clear()
             took = self._clock.monotonic() - started
             try:
                 async with asyncio.timeout(max(self._interval, _LOOKS_SHARE * took)):
@@ -117,7 +117,20 @@ class Liveness:
             found += await self._kube.list(
                 "coordination.k8s.io/v1", "Lease", namespace=namespace, label_selector=_LABELS
             )
-        return found
+        return [lease for lease in found if self._is_genuine(lease)]
+
+    def _is_genuine(self, lease: Obj) -> bool:
+        """Whether a Lease is where its holder is: who may write Leases in one namespace decides nothing in another."""
+        uid = spec_of(lease).get("holderIdentity") or ""
+        if names.EXTERNAL_LABEL in (meta(lease).get("labels") or {}):
+            owners = [owner["uid"] for owner in meta(lease).get("ownerReferences") or ()]
+            agent = self._objects.get(Key("Agent", owners[0])) if len(owners) == 1 and uid in ("", *owners) else None
+            return agent is not None and _place(lease) == (
+                *_place(agent)[:1],
+                names.external_lease(meta(agent)["name"]),
+            )
+        pod = self._objects.get(Key("Pod", uid))
+        return pod is None or _place(lease) == _place(pod)  # one that is not seen yet, or is gone
 
     async def _lose(self, lost: Sighting) -> None:
         if names.EXTERNAL_LABEL in (meta(lost.lease).get("labels") or {}):
@@ -133,3 +146,7 @@ class Liveness:
         if pod is not None and missed:
             text = f"Pod {lost.name} gave no heartbeat for {lost.duration:.0f} s; its work goes on elsewhere."
             await self._applier.tell(owner_of(pod) or pod, EventReason.AGENT_LOST, text, warning=True, related=pod)
+
+
+def _place(obj: Obj) -> tuple[str, str]:
+    return meta(obj).get("namespace", ""), meta(obj)["name"]

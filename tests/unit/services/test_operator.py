@@ -168,6 +168,26 @@ async def test_liveness_expired_lease_deletes_the_pod_and_says_so(world: Operato
     assert (event["reason"], event["regarding"]["kind"], event["related"]["name"]) == ("AgentLost", "Agent", "g-0")
 
 
+@pytest.mark.parametrize("labels", [{}, {"fairlead.dev/external": "true"}], ids=["as-a-pods", "as-an-external-agents"])
+@pytest.mark.parametrize("drain", [{}, {"fairlead.dev/drain": "true"}], ids=["silent", "draining"])
+@pytest.mark.parametrize("place", [("other", "g-0"), ("default", "another")], ids=["elsewhere", "by-another-name"])
+async def test_liveness_a_lease_that_is_not_the_pods_own_says_nothing_of_it(
+    world: OperatorWorld, place: tuple[str, str], labels: dict[str, str], drain: dict[str, str]
+) -> None:
+    pod = await pool_pod(world)
+    forged = lease_of(pod, "never")
+    owner = {"apiVersion": "v1", "kind": "Pod", "name": "g-0", "uid": pod["metadata"]["uid"]}
+    forged["metadata"] = {
+        "namespace": place[0], "name": place[1], "labels": labels, "annotations": drain, "ownerReferences": [owner],
+    }  # fmt: skip
+    world.kube.add(forged)
+    for second in range(0, 60, 2):
+        world.kube.add(lease_of(pod, str(second)))
+        await watch(world, 2)
+    assert (world.kube.deleted, world.liveness.draining) == ([], {})
+    assert world.liveness.alive == {pod["metadata"]["uid"]}
+
+
 async def test_liveness_a_silent_gateway_is_not_the_agents_fault(world: OperatorWorld) -> None:
     await pool_pod(world)
     await world.liveness.look()
