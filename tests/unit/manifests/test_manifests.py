@@ -97,9 +97,30 @@ def test_sandboxes_are_alone_reach_nothing_and_are_bounded(name: str) -> None:
     inside = [one for one in rendered(name) if one["metadata"].get("namespace") == SANDBOX_NAMESPACE]
     kinds = {one["kind"] for one in inside}
     assert kinds == {"NetworkPolicy", "ResourceQuota", "LimitRange", "Role", "RoleBinding"}
-    (policy,) = of_kind(name, "NetworkPolicy")
+    (policy,) = [found for found in of_kind(name, "NetworkPolicy") if found["metadata"]["name"] == "sandboxes"]
     wanted = build_network_policy(PodShape("", SANDBOX_NAMESPACE))
     assert (policy["metadata"]["namespace"], policy["spec"]) == (SANDBOX_NAMESPACE, wanted["spec"])
+
+
+@pytest.mark.parametrize("name", ["namespace", "overlays/kind"])
+def test_agents_reach_the_gateway_and_the_names_only(name: str) -> None:
+    (policy,) = [found for found in of_kind(name, "NetworkPolicy") if found["metadata"]["name"] == "fairlead-agents"]
+    spec = policy["spec"]
+    assert policy["metadata"].get("namespace") == {"overlays/kind": "default"}.get(name)
+    assert (sorted(spec["policyTypes"]), spec["ingress"]) == (["Egress", "Ingress"], [])
+    (gateway,) = [found for found in of_kind("base", "Deployment") if found["metadata"]["name"] == "fairlead-gateway"]
+    to_gateway, to_names = spec["egress"]
+    (where,) = to_gateway["to"]
+    labels = gateway["spec"]["template"]["metadata"]["labels"]
+    assert where["podSelector"]["matchLabels"].items() <= labels.items()
+    assert where["namespaceSelector"]["matchLabels"] == {
+        "kubernetes.io/metadata.name": gateway["metadata"]["namespace"]
+    }
+    assert {port["port"] for port in to_gateway["ports"]} == {8443}
+    assert {port["port"] for port in to_names["ports"]} == {53}
+    selected = spec["podSelector"]["matchLabels"]
+    for pod in agent_pods():
+        assert selected.items() <= pod["metadata"]["labels"].items()
 
 
 def test_postgres_overlay_has_no_volume_and_takes_the_url_from_a_secret() -> None:
@@ -119,7 +140,7 @@ def test_crds_are_all_installed() -> None:
     assert names == {f"{plural}.{group}" for group, plural in (name.split("_") for name in files)}
 
 
-def test_agent_pods_are_restricted_and_bounded() -> None:
+def agent_pods() -> Iterator[dict[str, Any]]:
     settings = PodSettings(image="i", pull_policy="IfNotPresent", gateway_url="https://g", gateway_ca="pem")
     owner = {
         "apiVersion": "fairlead.dev/v1alpha1",
@@ -127,7 +148,12 @@ def test_agent_pods_are_restricted_and_bounded() -> None:
         "metadata": {"name": "a", "namespace": "n", "uid": "u", "generation": 1},
         "spec": {"pod": {"labels": {"x": "y"}}, "resources": {"limits": {"memory": "1Gi"}}},
     }
-    for pod in (build_pool_pod(owner, 0, settings), build_run_pod(owner, 0, settings)):
+    yield build_pool_pod(owner, 0, settings)
+    yield build_run_pod(owner, 0, settings)
+
+
+def test_agent_pods_are_restricted_and_bounded() -> None:
+    for pod in agent_pods():
         assert_restricted(pod["spec"])
         assert pod["spec"]["automountServiceAccountToken"] is False
 
