@@ -99,9 +99,12 @@ class Proxy:
             far_writer.close()
 
     async def _both_ways(self, near: tuple[StreamReader, StreamWriter], far: tuple[StreamReader, StreamWriter]) -> None:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._pass_on(near[0], far[1], "up"))
-            group.create_task(self._pass_on(far[0], near[1], "down"))
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pass_on(near[0], far[1], "up"))
+                group.create_task(self._pass_on(far[0], near[1], "down"))
+        except* OSError:
+            pass  # either side went away
 
     async def _addresses(self, target: Target) -> list[str]:
         """Return the addresses that may be connected to: they are judged, not the name."""

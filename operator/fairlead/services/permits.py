@@ -49,6 +49,8 @@ def check_call(context: TaskContext, request: Call) -> None:
     if request.agent is not None:
         _check_abroad(context, request, request.agent.name)
         return
+    if request.code is not None and (context.turn is not None or not (context.node(request.node) or {}).get("code")):
+        raise Refused(f"node {request.node[:200]} has no program to run")
     who, grant = _grant(context, request)
     if request.llm is not None:
         if request.llm.model != grant.model:
