@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import secrets
+from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -41,7 +42,9 @@ USER: Final = 10001
 _LABELS: Final = {LABEL: "job", "app.kubernetes.io/managed-by": "fairlead-gateway"}
 _LOOK_SECONDS: Final = 0.5
 _START_SECONDS: Final = 120
+_SWEEP_SECONDS: Final = 60
 _MAX_SECRET: Final = 1 << 20
+_POLICY: Final = "sandboxes"
 _WAITING: Final = frozenset({
     "ErrImagePull", "ErrImageNeverPull", "ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError",
     "CreateContainerError", "RunContainerError",
@@ -49,7 +52,10 @@ _WAITING: Final = frozenset({
 
 
 class PodApi(Protocol):
-    """What this back end asks of a cluster, in the namespace of the sandboxes; kinds are Pod and Secret."""
+    """What this back end asks of a cluster, in the namespace of the sandboxes; kinds are Pod and Secret.
+
+    A NetworkPolicy is only read.
+    """
 
     async def create(self, obj: Object) -> Object:
         """Create an object and return it."""
@@ -88,9 +94,10 @@ class PodSandbox(Sandbox):
         self._clock = clock
         self._closing: set[asyncio.Task[None]] = set()
         self._asked: asyncio.Task[str | None] | None = None
+        self._swept = clock.monotonic()
 
     async def unavailable(self) -> str | None:
-        """Ask the cluster whether the gateway may do this, once, and remove what nobody waits for any more."""
+        """Ask the cluster, once, whether this may be done and is closed in; remove what nobody waits for any more."""
         if self._asked is None:
             self._asked = asyncio.create_task(self._ask())
         return await asyncio.shield(self._asked)
@@ -98,12 +105,24 @@ class PodSandbox(Sandbox):
     async def _ask(self) -> str | None:
         try:
             await self._remove_leftovers()
+            policy = await self._pods.get("NetworkPolicy", _POLICY)
         except RetryableError as error:
             self._asked = None  # ask again, the next time
             return f"the cluster does not answer: {error}"
         except FairleadError as error:
             return f"the gateway may not make pods in the namespace {self._shape.namespace}: {error}"
+        if policy is None or not denies_egress(policy):
+            return (
+                f"in the namespace {self._shape.namespace} no NetworkPolicy {_POLICY} keeps all pods from reaching "
+                "anything: kubectl apply -f manifests/base/sandboxes.yaml"
+            )
         return None
+
+    def _sweep(self) -> None:
+        """Remove, in the background, what others left and nobody waits for any more; now and then."""
+        if self._clock.monotonic() - self._swept > _SWEEP_SECONDS:
+            self._swept = self._clock.monotonic()
+            self._spawn(self._remove_leftovers())
 
     async def _remove_leftovers(self) -> None:
         for kind in ("Pod", "Secret"):
@@ -120,6 +139,7 @@ class PodSandbox(Sandbox):
         frame = to_frame(job, Inside())
         if len(frame) > _MAX_SECRET * 3 // 4:
             raise JobRefused("the job is larger than what a Secret can hold: a pod's files and inputs end at 700 KiB")
+        self._sweep()
         async with self._room:
             name = f"sandbox-{secrets.token_hex(8)}"
             try:
@@ -142,7 +162,11 @@ class PodSandbox(Sandbox):
 
     async def _ended(self, name: str) -> Object:
         while True:
-            pod = await self._pods.get("Pod", name)
+            try:
+                pod = await self._pods.get("Pod", name)
+            except RetryableError:  # the program runs on: look again, until its time is up
+                await self._clock.sleep(_LOOK_SECONDS)
+                continue
             if pod is None:
                 raise SandboxBroken("the sandbox's pod was deleted by somebody else")
             if (pod.get("status") or {}).get("phase") in {"Succeeded", "Failed"}:
@@ -154,15 +178,18 @@ class PodSandbox(Sandbox):
 
     async def _remove(self, name: str) -> None:
         """Delete both, even if whoever asked is cancelled meanwhile."""
-        task = asyncio.create_task(self._delete(name))
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
-        await asyncio.shield(task)
+        await asyncio.shield(self._spawn(self._delete(name)))
 
     async def _delete(self, name: str) -> None:
         for kind in ("Pod", "Secret"):
             with suppress(FairleadError):  # its time is written on it: what is left now goes later
                 await self._pods.delete(kind, name)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(_quietly(work))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+        return task
 
     def _now(self) -> float:
         return self._clock.now().timestamp()
@@ -170,6 +197,18 @@ class PodSandbox(Sandbox):
     async def aclose(self) -> None:
         """Wait for what is being deleted."""
         await asyncio.gather(*self._closing, return_exceptions=True)
+
+
+async def _quietly(work: Coroutine[None, None, None]) -> None:
+    with suppress(FairleadError):  # what the cluster does not remove now goes with the next sweep
+        await work
+
+
+def denies_egress(policy: Object) -> bool:
+    """Return whether a NetworkPolicy keeps every pod of its namespace from reaching anything."""
+    spec = policy.get("spec") or {}
+    everybody = not any((spec.get("podSelector") or {}).values())
+    return everybody and "Egress" in (spec.get("policyTypes") or ()) and not spec.get("egress")
 
 
 def waiting_for(pod: Object) -> str:
@@ -283,6 +322,6 @@ def build_network_policy(shape: PodShape) -> Object:
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
-        "metadata": {"name": "sandboxes", "namespace": shape.namespace},
+        "metadata": {"name": _POLICY, "namespace": shape.namespace},
         "spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [], "egress": []},
     }

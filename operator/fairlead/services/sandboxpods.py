@@ -1,4 +1,4 @@
-"""What sandboxes that are pods need of the cluster: a few verbs on two kinds, in the one namespace that is theirs."""
+"""What sandboxes that are pods need of the cluster: a few verbs on three kinds, in the one namespace that is theirs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TOO_EARLY: Final = frozenset({404, 409, 429})
 
 
 class SandboxPods:
-    """Pods and Secrets of the sandboxes' namespace."""
+    """Pods, Secrets and (to read) NetworkPolicies of the sandboxes' namespace."""
 
     def __init__(self, kube: KubeClient, namespace: str) -> None:
         self._kube = kube
@@ -58,4 +58,5 @@ class SandboxPods:
         raise Refused(words, reason="Forbidden")
 
     def _ref(self, kind: str, name: str) -> Ref:
-        return Ref("v1", kind, name, self._namespace)
+        version = "networking.k8s.io/v1" if kind == "NetworkPolicy" else "v1"
+        return Ref(version, kind, name, self._namespace)

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
+from fairlead.clock import SystemClock
 from fairlead.core import names
 from fairlead.errors import Conflict, Refused
 from fairlead.kube import KubeClient, Ref
 from fairlead.sandbox.base import Limits
-from fairlead.sandbox.pod import SELECTOR, PodShape, build_pod, build_secret
+from fairlead.sandbox.pod import SELECTOR, PodSandbox, PodShape, build_pod, build_secret
 from fairlead.services.sandboxpods import SandboxPods
 from fairlead.testing.apiserver import ApiServer
 
@@ -99,3 +100,12 @@ async def test_gateway_makes_no_pods_elsewhere(gateway: KubeClient) -> None:
             await make(SandboxPods(gateway, namespace), "sandbox-three")
         with pytest.raises(Refused):
             await SandboxPods(gateway, namespace).list("Secret", "")
+
+
+async def test_gateway_sees_whether_the_sandboxes_are_closed_in(gateway: KubeClient, admin: KubeClient) -> None:
+    def sandbox() -> PodSandbox:
+        return PodSandbox(SandboxPods(gateway, names.SANDBOX_NAMESPACE), SHAPE, parallel=1, clock=SystemClock())
+
+    assert await sandbox().unavailable() is None
+    await admin.delete(Ref("networking.k8s.io/v1", "NetworkPolicy", "sandboxes", SHAPE.namespace))
+    assert "NetworkPolicy" in (await sandbox().unavailable() or "")

@@ -43,6 +43,8 @@ class FakePods:
         self.status: dict[str, Any] = ended()
         self.text = LOG
         self.fails: Exception | None = None
+        self.silent = 0
+        self.policy: dict[str, Any] | None = build_network_policy(SHAPE)
 
     async def create(self, obj: dict[str, Any]) -> dict[str, Any]:
         if self.fails is not None and obj["kind"] == "Pod":
@@ -52,6 +54,11 @@ class FakePods:
         return obj
 
     async def get(self, kind: str, name: str) -> dict[str, Any] | None:
+        if kind == "NetworkPolicy":
+            return self.policy
+        if self.silent:
+            self.silent -= 1
+            raise Unavailable("down")
         found = self.objects.get((kind, name))
         return found and {**found, **self.status}
 
@@ -180,3 +187,52 @@ async def test_unavailable_removes_what_is_past_its_time() -> None:
 
     assert await make(pods, clock).unavailable() is None
     assert list(pods.objects) == [("Pod", "new")]
+
+
+async def test_run_removes_what_has_passed_its_time_since_it_was_asked() -> None:
+    pods, clock = FakePods(), FakeClock()
+    sandbox = make(pods, clock)
+    until = int(clock.now().timestamp()) + 30
+    pods.objects["Pod", "left"] = {"metadata": {"name": "left", "annotations": {UNTIL: str(until)}}}
+    assert await sandbox.unavailable() is None
+
+    await sandbox.run(Job("shell", "", limits=LIMITS))
+    await sandbox.aclose()
+    assert list(pods.objects) == [("Pod", "left")]
+
+    clock.advance(61)
+    await sandbox.run(Job("shell", "", limits=LIMITS))
+    await sandbox.aclose()
+    assert pods.objects == {}
+
+
+async def test_run_outlasts_a_cluster_that_is_silent_for_a_while() -> None:
+    pods = FakePods()
+    pods.silent = 5
+
+    result = await make(pods).run(Job("shell", "", limits=LIMITS))
+
+    assert (result.ended, pods.silent) == (Ended.EXITED, 0)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param(None, id="none"),
+        pytest.param({"podSelector": {"matchLabels": {"a": "b"}}, "policyTypes": ["Egress"]}, id="of-other-pods"),
+        pytest.param({"podSelector": {}, "policyTypes": ["Ingress"]}, id="of-what-comes-in"),
+        pytest.param({"podSelector": {}, "policyTypes": ["Egress"], "egress": [{}]}, id="that-allows"),
+    ],
+)
+async def test_unavailable_without_a_policy_that_denies(spec: dict[str, Any] | None) -> None:
+    pods = FakePods()
+    pods.policy = spec and {"spec": spec}
+
+    assert "manifests/base/sandboxes.yaml" in (await make(pods).unavailable() or "")
+
+
+async def test_unavailable_takes_the_policy_as_a_cluster_returns_it() -> None:
+    pods = FakePods()
+    pods.policy = {"spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}}
+
+    assert await make(pods).unavailable() is None

@@ -21,6 +21,9 @@ class Cluster:
         self.asked.append(("create", obj))
         return obj
 
+    async def get(self, ref: Ref) -> None:
+        self.asked.append(("get", ref))
+
     async def delete(self, ref: Ref, *, grace_seconds: int) -> None:
         self.asked.append(("delete", (ref, grace_seconds)))
 
@@ -56,3 +59,9 @@ async def test_log_is_bounded_also_where_the_cluster_gives_more() -> None:
 async def test_log_that_is_not_given(status: int, error: type[Exception]) -> None:
     with pytest.raises(error, match=str(status)):
         await pods(Cluster((status, b"no"))).log("p", 10)
+
+
+async def test_get_of_a_policy_asks_its_own_group() -> None:
+    cluster = Cluster()
+    await pods(cluster).get("NetworkPolicy", "n")
+    assert cluster.asked == [("get", Ref("networking.k8s.io/v1", "NetworkPolicy", "n", "sandboxes"))]
