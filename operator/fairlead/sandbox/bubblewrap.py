@@ -123,6 +123,11 @@ class BubblewrapBox:
         if stdout is None or stderr is None or await stdout.readline() != READY:
             said = await stderr.read(2000) if stderr else b""
             raise SandboxBroken(f"bubblewrap did not start a sandbox: {said.decode(errors='replace').strip()}")
+        if runner_of(self._process.pid) is None:
+            raise SandboxBroken(
+                "this kernel does not tell which processes are in a sandbox (/proc/<pid>/task/<pid>/children): nobody "
+                "could watch how much memory it uses"
+            )
 
     def alive(self) -> bool:
         """Whether it runs."""
