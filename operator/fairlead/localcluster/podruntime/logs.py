@@ -42,13 +42,23 @@ class LogFile:
         self._file.close()
 
     def _rotate(self) -> None:
-        self._file.close()
+        """Begin a new file; where the system has no room for one, go on with the old one and try at the next line."""
         stamp = self._clock.now().strftime("%Y%m%d-%H%M%S-%f")
-        self._path.rename(self._path.with_name(f"{self._path.name}.{stamp}"))
-        old = sorted(self._path.parent.glob(f"{self._path.name}.*"))
-        for path in old[:-_KEPT]:
-            path.unlink()
-        self._file = self._path.open("ab", buffering=0)
+        aside = self._path.with_name(f"{self._path.name}.{stamp}")
+        try:
+            self._path.rename(aside)
+        except OSError:
+            return
+        try:
+            fresh = self._path.open("ab", buffering=0)
+        except OSError:
+            with contextlib.suppress(OSError):
+                aside.rename(self._path)
+            return
+        self._file.close()
+        self._file = fresh
+        for path in sorted(self._path.parent.glob(f"{self._path.name}.*"))[:-_KEPT]:
+            path.unlink(missing_ok=True)
 
 
 def _last_stamp(path: Path) -> str:

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import os
 import re
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fairlead.clock import SystemClock
@@ -41,3 +44,32 @@ def test_log_file_is_rotated_and_old_ones_go(tmp_path: Path) -> None:
     assert all(file.stat().st_size < 200 for file in tmp_path.iterdir())
     kept = "".join(file.read_text() for file in tmp_path.iterdir())
     assert "line 39" in kept
+
+
+@contextmanager
+def no_more_files() -> Iterator[None]:
+    """Let this process open none."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_log_file_that_cannot_be_rotated_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "0.log"
+    log = LogFile(path, SystemClock(), limit=100)
+    with no_more_files():
+        for index in range(10):
+            log.write("stdout", f"line {index}".encode(), whole=True)
+    assert [file.name for file in tmp_path.iterdir()] == ["0.log"]
+    assert path.stat().st_size > 300
+
+    log.write("stdout", b"room again", whole=True)
+    log.write("stdout", b"next", whole=True)
+    log.close()
+    assert len(list(tmp_path.iterdir())) == 2
+    assert path.read_text().endswith("stdout F next\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,8 @@ from fairlead.localcluster.podruntime.state import Json
 from fairlead.localcluster.podruntime.volumes import Access
 
 _THREADS: Final = 16
+_PROBING: Final = 16
+"""Commands that run in containers at a time: they may hang, and nothing else waits for them."""
 _PATIENCE_SECONDS: Final = 86_400
 """How long a container may say nothing until its log is asked for anew."""
 _SERVER_ERROR: Final = 500
@@ -54,6 +56,7 @@ class DockerEngine:
         self._client = client = docker.from_env()
         self._patient = docker.from_env(timeout=_PATIENCE_SECONDS)
         self._threads = ThreadPoolExecutor(_THREADS, "docker")
+        self._probing = ThreadPoolExecutor(_PROBING, "docker exec")
         self._images = Images(client, self._threads)
         self._belongings = Belongings(client, place.home)
         self._network = threading.Lock()
@@ -133,6 +136,7 @@ class DockerEngine:
         """Remove everything that this home has in the engine."""
         await self._call(self._belongings.clear)
         self._threads.shutdown(wait=False)
+        self._probing.shutdown(wait=False)
 
     def _follow(self, pod: Json, ident: str, image: Image, log: LogFile) -> DockerContainer:
         container = DockerContainer(self, ident, image, address=self._addresses.get(pod["metadata"]["uid"], ""))
@@ -153,11 +157,21 @@ class DockerEngine:
 
         await self._call(send)
 
-    async def call_api(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        """Call a method of the engine's client by its name."""
-        return await self._call(getattr(self._client.api, name), *args, **kwargs)
+    async def execute(self, ident: str, command: Sequence[str]) -> tuple[int, str]:
+        """Run a command in a container until it ends; return its exit code and the beginning of what it said."""
+        api = self._client.api
+
+        def execute() -> tuple[int, str]:
+            made = api.exec_create(ident, list(command))["Id"]
+            said = beginning(api.exec_start(made, stream=True))
+            return int(api.exec_inspect(made)["ExitCode"] or 0), said.decode(errors="replace")
+
+        return await self._call_in(self._probing, execute)
 
     async def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._call_in(self._threads, lambda: function(*args, **kwargs))
+
+    async def _call_in(self, threads: ThreadPoolExecutor, function: Callable[[], T]) -> T:
         """Call something that talks to the engine.
 
         Raises:
@@ -166,7 +180,7 @@ class DockerEngine:
         """
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._threads, lambda: function(*args, **kwargs))
+            return await loop.run_in_executor(threads, function)
         except APIError as error:
             status = error.status_code or _SERVER_ERROR
             reason = "CreateContainerError" if status < _SERVER_ERROR else "RunContainerError"
@@ -268,6 +282,7 @@ class DockerContainer:
         self._engine, self._id, self._image, self._address = engine, ident, image, address
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[Ended] = self._loop.create_future()
+        self._overdue: set[asyncio.Task[tuple[int, str]]] = set()
 
     @property
     def ident(self) -> str:
@@ -312,15 +327,33 @@ class DockerContainer:
         await self._signal("SIGKILL")
 
     async def execute(self, command: Sequence[str], *, seconds: float) -> tuple[int, str]:
-        """Run a command in it."""
+        """Run a command in it; not before those that nobody waited for any more have ended: they hold a thread each."""
         async with asyncio.timeout(seconds):
-            made = await self._engine.call_api("exec_create", self._id, list(command))
-            output: bytes = await self._engine.call_api("exec_start", made["Id"])
-            told = await self._engine.call_api("exec_inspect", made["Id"])
-        return int(told["ExitCode"] or 0), output[:_SAID].decode(errors="replace")
+            while self._overdue:
+                await asyncio.wait(tuple(self._overdue))
+            running = asyncio.create_task(self._engine.execute(self._id, command))
+            try:
+                return await asyncio.shield(running)
+            finally:
+                if not running.done():
+                    self._overdue.add(running)
+                    running.add_done_callback(self._forget)
+
+    def _forget(self, ended: asyncio.Task[tuple[int, str]]) -> None:
+        self._overdue.discard(ended)
+        if not ended.cancelled():
+            ended.exception()  # nobody asks for it any more
 
     async def _signal(self, which: str) -> None:
         await self._engine.signal(self._id, which)
+
+
+def beginning(pieces: Iterable[bytes]) -> bytes:
+    """Return the first bytes of what is said, once all of it was; the rest is not kept."""
+    said = b""
+    for piece in pieces:
+        said += piece[: _SAID - len(said)]
+    return said
 
 
 def _pull_secrets(launch: Launch) -> list[Mapping[str, bytes]]:

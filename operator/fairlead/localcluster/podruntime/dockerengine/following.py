@@ -52,6 +52,9 @@ class Follower(threading.Thread):
             except TROUBLE as error:
                 _log.info("engine_silent", container=self._container, error=str(error))
                 time.sleep(_PAUSE_SECONDS)
+            except Exception as error:  # noqa: BLE001 - a thread that dies would leave its container without an end
+                _log.exception("follow_failed", container=self._container, error=str(error))
+                time.sleep(_PAUSE_SECONDS)
         self._container_log.close()
         self._tell(ended)
 
