@@ -12,6 +12,8 @@ from a2a.types.a2a_pb2 import Artifact, Message, Part, Role, StreamResponse, Tas
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 
+from fairlead.errors import TerminalError
+
 COST_KEY: Final = "fairlead.dev/cost-usd"
 """In the metadata of a task, a message or an artifact: what it cost, in US dollars."""
 FINAL: Final = frozenset(
@@ -23,6 +25,8 @@ FINAL: Final = frozenset(
     }
 )
 ASKING: Final = frozenset({TaskState.TASK_STATE_INPUT_REQUIRED, TaskState.TASK_STATE_AUTH_REQUIRED})
+MAX_PARTS: Final = 4096
+"""Of an answer, and of each piece in which it comes. A text that comes piece by piece is one part."""
 _MOST_DOLLARS: Final = Decimal(10) ** 6
 _EXACT: Final = 1 << 53
 
@@ -48,7 +52,9 @@ class Gathering:
         self.task_id = ""
         self.state: int = TaskState.TASK_STATE_UNSPECIFIED
         self._said: list[Part] = []
-        self._artifacts: dict[str, list[Part]] = {}
+        self._artifacts: dict[str, list[Part | list[str]]] = {}
+        """A text lies in its pieces until all have come."""
+        self._kept = 0
         self._cost: Decimal | None = None
 
     @property
@@ -80,14 +86,14 @@ class Gathering:
 
     def message(self, message: Message) -> None:
         """Take in an answer that needed no task."""
-        self._artifacts = {"": list(message.parts)}
+        self._artifacts = {"": list(_few(message.parts))}
         self.state = TaskState.TASK_STATE_COMPLETED
         self._pay(message.metadata)
 
     def task(self, task: Task) -> None:
         """Take in a task as it is now."""
         self.task_id = task.id
-        self._artifacts = {}
+        self._artifacts, self._kept = {}, 0
         for artifact in task.artifacts:
             self._artifact(artifact, append=True)
         self._status(task.status)
@@ -97,7 +103,7 @@ class Gathering:
 
     def answer(self) -> Answer:
         """Return the whole."""
-        parts = [part for artifact in self._artifacts.values() for part in artifact]
+        parts = [_whole(part) for artifact in self._artifacts.values() for part in artifact]
         return Answer(
             state=TaskState.Name(self.state).removeprefix("TASK_STATE_").lower().replace("_", "-"),
             text=_texts(self._said),
@@ -109,27 +115,45 @@ class Gathering:
     def _status(self, status: TaskStatus) -> None:
         self.state = status.state
         if status.HasField("message"):
-            self._said = list(status.message.parts)
+            self._said = list(_few(status.message.parts))
 
     def _artifact(self, artifact: Artifact, *, append: bool) -> None:
         known = self._artifacts.setdefault(artifact.artifact_id, [])
         self._pay(artifact.metadata)
+        self._kept -= len(known)
         if not append:
             known.clear()
-        for part in artifact.parts:
-            if append and known and part.HasField("text") and known[-1].HasField("text"):
-                known[-1] = Part(text=known[-1].text + part.text)
+        for part in _few(artifact.parts):
+            pieces = known[-1] if append and known else None
+            if isinstance(pieces, list) and part.HasField("text"):
+                pieces.append(part.text)
             else:
-                known.append(part)
+                known.append([part.text] if part.HasField("text") else part)
+        self._kept += len(known)
+        _bound(self._kept)
 
     def _pay(self, metadata: Struct) -> None:
         if COST_KEY in metadata:
             self._cost = _dollars(metadata[COST_KEY])
 
 
+def _few(parts: Sequence[Part]) -> Sequence[Part]:
+    _bound(len(parts))
+    return parts
+
+
+def _bound(count: int) -> None:
+    if count > MAX_PARTS:
+        raise TerminalError(f"its answer has more than {MAX_PARTS} parts", reason="TooLarge")
+
+
+def _whole(part: Part | list[str]) -> Part:
+    return Part(text="".join(part)) if isinstance(part, list) else part
+
+
 def _last_words(history: Sequence[Message]) -> list[Part]:
     said = [message for message in history if message.role == Role.ROLE_AGENT]
-    return list(said[-1].parts) if said else []
+    return list(_few(said[-1].parts)) if said else []
 
 
 def _dollars(value: Any) -> Decimal | None:

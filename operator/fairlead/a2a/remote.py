@@ -12,7 +12,7 @@ from typing import Final
 import httpx
 from a2a.client.client import Client, ClientCallContext, ClientConfig
 from a2a.client.client_factory import ClientFactory
-from a2a.client.errors import A2AClientError, A2AClientTimeoutError
+from a2a.client.errors import A2AClientError
 from a2a.types.a2a_pb2 import (
     CancelTaskRequest,
     GetTaskRequest,
@@ -27,6 +27,7 @@ from google.protobuf.json_format import ParseError
 
 from fairlead import egress
 from fairlead.a2a.answers import Answer, Gathering
+from fairlead.a2a.bounds import BoundedTransport
 from fairlead.a2a.cards import BINDINGS, WELL_KNOWN, Card, InvalidCard, read_card
 from fairlead.clock import Clock
 from fairlead.errors import FairleadError, RetryableError, TerminalError
@@ -34,14 +35,17 @@ from fairlead.logs import get_logger
 
 _log = get_logger(__name__)
 MAX_CARD_BYTES: Final = 256 << 10
-MAX_ANSWER_BYTES: Final = 4 << 20
+MAX_ANSWER_BYTES: Final = 2 << 20
 CARD_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = (0.5, 5.0)
-_CANCEL_SECONDS: Final = 5.0
+_CANCEL_SECONDS: Final = 3.0
+_FREE_SECONDS: Final = 10.0
+"""How long a call waits for one of the connections."""
 _CLIENTS: Final = 64
 _MAX_WORDS: Final = 500
 _BROKEN: Final = (ParseError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
 """What the SDK raises about answers that are not what they should be."""
+_UNSENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,18 @@ class Question:
     wants_value: bool = False
 
 
+class NotSent(RetryableError):
+    """No connection was made: the agent has not heard of the question."""
+
+
+@dataclass(slots=True)
+class _Shared:
+    """A client, and how many use it now."""
+
+    client: httpx.AsyncClient
+    users: int = 0
+
+
 class Remotes:
     """Speaks to agents through the egress-checked client.
 
@@ -80,12 +96,15 @@ class Remotes:
     def __init__(self, policy: egress.Policy, clock: Clock) -> None:
         self._policy = policy
         self._clock = clock
-        self._clients: OrderedDict[str, httpx.AsyncClient] = OrderedDict()
+        self._clients: OrderedDict[tuple[str, str], _Shared] = OrderedDict()
+        """By authority and purpose: calls that take long must not keep cards from being read."""
+        self._cancelling: set[asyncio.Task[None]] = set()
 
     async def aclose(self) -> None:
         """Close every connection."""
+        await asyncio.gather(*self._cancelling)
         while self._clients:
-            await self._clients.popitem()[1].aclose()
+            await self._clients.popitem()[1].client.aclose()
 
     async def card(self, address: Address) -> Card:
         """Return an agent's card.
@@ -101,7 +120,8 @@ class Remotes:
             timeout_seconds=CARD_SECONDS,
             max_bytes=MAX_CARD_BYTES,
         )
-        got = await egress.fetch(await self._client(address), asked)
+        async with self._client(address, "card") as client:
+            got = await egress.fetch(client, asked)
         if got.status != httpx.codes.OK:
             raise _of_status(got.status, f"{url} answers with HTTP {got.status}")
         return read_card(got.body, asked=address.url, has_token=bool(address.token))
@@ -113,8 +133,11 @@ class Remotes:
             RetryableError: no answer, or not in time; the task that it began is then cancelled.
             TerminalError: the agent refuses, or does not speak A2A.
         """
+        async with self._client(address, "call") as shared:
+            return await self._ask(address, self._sdk(shared, card), question, seconds=seconds)
+
+    async def _ask(self, address: Address, client: Client, question: Question, *, seconds: float) -> Answer:
         gathered = Gathering()
-        client = self._sdk(await self._client(address), card)
         context = ClientCallContext(service_parameters=dict(address.headers))
         try:
             async with asyncio.timeout(seconds), _translated(address):
@@ -122,6 +145,12 @@ class Remotes:
         except TimeoutError:
             await self._cancel(client, context, gathered.task_id)
             raise RetryableError(f"no end within {seconds:g} s", reason="Timeout") from None
+        except asyncio.CancelledError:
+            cancelling = asyncio.create_task(self._cancel(client, context, gathered.task_id))
+            self._cancelling.add(cancelling)
+            cancelling.add_done_callback(self._cancelling.discard)
+            await asyncio.shield(cancelling)
+            raise
         if gathered.asks:  # nobody will answer
             await self._cancel(client, context, gathered.task_id)
         return gathered.answer()
@@ -177,22 +206,36 @@ class Remotes:
         except ValueError as error:
             raise InvalidCard(str(error)) from None
 
-    async def _client(self, address: Address) -> httpx.AsyncClient:
-        """Return the client for those that trust the same authority."""
-        known = self._clients.get(address.authority)
-        if known is None:
-            try:
-                transport = egress.EgressTransport(
-                    self._policy, max_answer_bytes=MAX_ANSWER_BYTES, authority=address.authority
-                )
-            except (ValueError, OSError):  # ssl.SSLError is an OSError
-                raise TerminalError("caCertificate is no certificate in PEM", reason="InvalidCard") from None
-            known = self._clients[address.authority] = egress.build_client(transport)
-            known.timeout = httpx.Timeout(None, connect=CARD_SECONDS)  # whoever asks says how long it may take
-        self._clients.move_to_end(address.authority)
-        while len(self._clients) > _CLIENTS:
-            await self._clients.popitem(last=False)[1].aclose()
-        return known
+    @asynccontextmanager
+    async def _client(self, address: Address, purpose: str) -> AsyncIterator[httpx.AsyncClient]:
+        """Lend the client for those that trust the same authority."""
+        key = address.authority, purpose
+        shared = self._clients.get(key)
+        if shared is None:
+            shared = self._clients[key] = _Shared(self._open(address.authority))
+        self._clients.move_to_end(key)
+        shared.users += 1
+        try:
+            await self._close_unused()
+            yield shared.client
+        finally:
+            shared.users -= 1
+
+    def _open(self, authority: str) -> httpx.AsyncClient:
+        try:
+            transport = BoundedTransport(self._policy, max_answer_bytes=MAX_ANSWER_BYTES, authority=authority)
+        except (ValueError, OSError):  # ssl.SSLError is an OSError
+            raise TerminalError("caCertificate is no certificate in PEM", reason="InvalidCard") from None
+        client = egress.build_client(transport)
+        # whoever asks says how long an answer may take
+        client.timeout = httpx.Timeout(None, connect=CARD_SECONDS, pool=_FREE_SECONDS)
+        return client
+
+    async def _close_unused(self) -> None:
+        """Close what is too much, longest unused first; never what is in use."""
+        unused = [key for key, shared in self._clients.items() if not shared.users]
+        for key in unused[: max(len(self._clients) - _CLIENTS, 0)]:
+            await self._clients.pop(key).client.aclose()
 
 
 def _request(question: Question) -> SendMessageRequest:
@@ -215,8 +258,6 @@ async def _translated(address: Address) -> AsyncIterator[None]:
         yield
     except (FairleadError, TimeoutError):
         raise
-    except A2AClientTimeoutError:
-        raise RetryableError("it did not answer in time", reason="Timeout") from None
     except (A2AError, httpx.HTTPError) as error:
         raise _of_sdk(error, address.token) from None
     except _BROKEN as error:
@@ -230,13 +271,22 @@ def _of_sdk(error: Exception, token: str) -> FairleadError:
     words = _words(error, token)
     if isinstance(cause, httpx.HTTPStatusError):
         return _of_status(cause.response.status_code, f"it answers with HTTP {cause.response.status_code}")
-    if isinstance(error, httpx.HTTPError) or isinstance(cause, httpx.HTTPError):
-        return RetryableError(f"the connection failed: {words}", reason="Unreachable")
+    for failed in (error, cause):
+        if isinstance(failed, httpx.HTTPError):
+            return _of_connection(failed, words)
     if isinstance(error, InternalError):
         return RetryableError(f"it failed: {words}", reason="AgentFailed")
     if isinstance(error, A2AClientError):
         return TerminalError(f"its answer is not what A2A says: {words}", reason="ProtocolError")
     return TerminalError(f"it refused: {words}", reason="AgentFailed")
+
+
+def _of_connection(error: httpx.HTTPError, words: str) -> FairleadError:
+    if isinstance(error, _UNSENT):
+        return NotSent(f"the connection failed: {words}", reason="Unreachable")
+    if isinstance(error, httpx.TimeoutException):
+        return RetryableError("it did not answer in time", reason="Timeout")
+    return RetryableError(f"the connection failed: {words}", reason="Unreachable")
 
 
 def _of_status(status: int, text: str) -> FairleadError:

@@ -32,7 +32,7 @@ from fairlead_agent.protocol import AgentRequest, CallReply
 if TYPE_CHECKING:
     from fairlead.a2a.answers import Answer
     from fairlead.a2a.cards import Card
-    from fairlead.a2a.remote import Address, Remotes
+    from fairlead.a2a.remote import Address, Question, Remotes
 
 _CARD_SECONDS: Final = 60.0
 """How long a card is used for calls before it is read again."""
@@ -87,7 +87,7 @@ class ExternalAgents:
         return card
 
     def reserve(self, context: TaskContext, request: AgentRequest) -> Reservation | None:
-        """Return what a call costs and the budgets that it counts against; None: no budget holds.
+        """Return what a call costs and the budgets that it counts against; None: neither is there.
 
         Raises:
             TerminalError: with reason ``PriceUnknown``: money is limited, and nobody knows what the call costs.
@@ -101,44 +101,43 @@ class ExternalAgents:
                 f'set spec.external.costPerCallUSD of Agent {request.name} ("0" where it is free)',
                 reason="PriceUnknown",
             )
-        if not lines:
+        if not lines and price is None:
             return None
-        return Reservation(lines, input_tokens=0, input_cost=price or 0, output_tokens=0, least_output_tokens=0)
+        return Reservation(
+            lines,
+            input_tokens=0,
+            input_cost=price or 0,
+            output_tokens=0,
+            least_output_tokens=0,
+            priced=price is not None,
+        )
 
     async def ask(
         self, context: TaskContext, request: AgentRequest, *, intent: CallIntent, timeout_seconds: float
     ) -> Outcome:
-        """Return what an external agent answers."""
+        """Return what an external agent answers. What it was sent costs, whatever comes of it."""
+        from fairlead.a2a.remote import NotSent
+
         spec = external_spec(context, request.name)
         seconds = min(timeout_seconds * _MARGIN, _patience(context, request.name) or timeout_seconds)
         who = f"Agent {request.name} ({spec.url})"
-        price = _price(spec)
-        try:
-            answer = await self._ask(context, request, spec, message_id=_message_id(intent), seconds=seconds)
-            return _outcome(request, answer, price=price)
-        except FairleadError as error:
-            info = to_error_info(error.within(who))
-            cost = price if error.reason == "Timeout" else None  # it may have worked, and counted it
-            return Outcome(CallReply(error=info), cost=cost or 0, priced=cost is not None, attributes=_shown(request))
-
-    async def _ask(
-        self, context: TaskContext, request: AgentRequest, spec: External, *, message_id: str, seconds: float
-    ) -> Answer:
-        from fairlead.a2a.remote import Question
-
         deadline = self._clock.monotonic() + seconds
-        remotes, address = await self._remotes(), await self._address(context.namespace, request.name, spec)
-        known = self._cards.get(_key(context.namespace, request.name, spec))
+        sent = False
+        try:
+            remotes, address = await self._remotes(), await self._address(context.namespace, request.name, spec)
+            card = await self._card(context.namespace, request.name, spec)
+            left = max(deadline - self._clock.monotonic(), 0.001)
+            sent = True
+            answer = await remotes.ask(address, card, _question(request, intent), seconds=left)
+        except FairleadError as error:
+            return _failed(request, error.within(who), price=_price(spec), sent=sent and not isinstance(error, NotSent))
+        return _outcome(request, answer, price=_price(spec))
+
+    async def _card(self, namespace: str, name: str, spec: External) -> Card:
+        known = self._cards.get(_key(namespace, name, spec))
         if known is None or known.until < self._clock.monotonic():
-            card = await self.read_card(context.namespace, request.name, spec)
-        else:
-            card = known.card
-        texts: tuple[str, ...] = (request.prompt,)
-        if request.output is not None:
-            texts = (*texts, _SCHEMA + orjson.dumps(request.output).decode())
-        asked = Question(message_id, texts, wants_value=request.output is not None)
-        left = max(deadline - self._clock.monotonic(), 0.001)
-        return await remotes.ask(address, card, asked, seconds=left)
+            return await self.read_card(namespace, name, spec)
+        return known.card
 
     async def _remotes(self) -> Remotes:
         """Return what speaks A2A; the SDK is imported when it is first needed, and beside the event loop."""
@@ -200,6 +199,23 @@ def _message_id(intent: CallIntent) -> str:
     return str(uuid.uuid5(_MESSAGES, f"{intent.task_id}\n{intent.key}"))
 
 
+def _question(request: AgentRequest, intent: CallIntent) -> Question:
+    from fairlead.a2a.remote import Question
+
+    texts: tuple[str, ...] = (request.prompt,)
+    if request.output is not None:
+        texts = (*texts, _SCHEMA + orjson.dumps(request.output).decode())
+    return Question(_message_id(intent), texts, wants_value=request.output is not None)
+
+
+def _failed(request: AgentRequest, error: FairleadError, *, price: int | None, sent: bool) -> Outcome:
+    """Return the outcome of a call without an answer: the agent may have worked for what it was sent."""
+    if not sent:
+        return Outcome(CallReply(error=to_error_info(error)), cost=0, attributes=_shown(request))
+    reply = CallReply(error=to_error_info(error), cost=dollars(price))
+    return Outcome(reply, cost=price, priced=True, attributes=_shown(request))
+
+
 def _outcome(request: AgentRequest, answer: Answer, *, price: int | None) -> Outcome:
     from fairlead.a2a.answers import to_output
 
@@ -211,7 +227,7 @@ def _outcome(request: AgentRequest, answer: Answer, *, price: int | None) -> Out
         reply = CallReply(error=to_error_info(error.within(f"Agent {request.name}")))
     reply = reply.model_copy(update={"cost": dollars(cost)})
     shown = attributes(**_shown(request), fairlead__remote_task=bounded(answer.task_id, 256) or None)
-    return Outcome(reply, cost=cost or 0, priced=cost is not None, attributes=shown)
+    return Outcome(reply, cost=cost, priced=True, attributes=shown)
 
 
 def _succeeded(answer: Answer) -> Answer:

@@ -97,11 +97,14 @@ class Probing:
                     await self._watch()
                 except FairleadError as error:  # not allowed: the gateway serves all the rest
                     _log.warning("agents_not_watched", error=str(error))
+                except Exception:  # noqa: BLE001 - a bug here must not end the gateway
+                    _log.exception("watching_agents_failed")
                 await self._clock.sleep(_REFUSED_SECONDS)
         finally:
             await self._end(*list(self._keeping))
 
     async def _watch(self) -> None:
+        await self._end_gone()
         events: AsyncIterator[tuple[str, Obj]] = self._kube.watch(names.API_VERSION, "Agent")
         async for kind, agent in events:
             uid = meta(agent)["uid"]
@@ -116,6 +119,12 @@ class Probing:
                 self._keeping[uid] = wanted, keeping
             elif kind != "DELETED":
                 await self._let_go(agent)
+
+    async def _end_gone(self) -> None:
+        """Forget those that were deleted while nobody watched: a new watch does not know of them."""
+        if self._keeping:
+            there = {meta(agent)["uid"] for agent in await self._kube.list(names.API_VERSION, "Agent")}
+            await self._end(*(self._keeping.keys() - there))
 
     async def _end(self, *uids: str) -> None:
         ended = [self._keeping.pop(uid)[1] for uid in uids if uid in self._keeping]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fairlead.a2a.answers import Answer, to_output
-from fairlead.a2a.remote import Address, Question, Remotes
+from fairlead.a2a.remote import Address, NotSent, Question, Remotes
 from fairlead.clock import SystemClock
 from fairlead.egress import Policy
 from fairlead.errors import FairleadError, RetryableError
@@ -163,3 +163,35 @@ async def test_task_that_takes_too_long_is_cancelled(remotes: Remotes, agent: Re
         await ask(remotes, Address(f"{agent.url}/{mode}"), "wait", seconds=1)
     assert caught.value.reason == "Timeout"
     await asyncio.to_thread(wait_for, "the task to be cancelled", lambda: agent.cancelled)
+
+
+class WatchedClock(SystemClock):
+    """Tells when somebody waits for the next look at a task."""
+
+    def __init__(self) -> None:
+        self.slept = asyncio.Event()
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.set()
+        await super().sleep(seconds)
+
+
+async def test_task_that_nobody_waits_for_any_more_is_cancelled(agent: RemoteAgent) -> None:
+    clock = WatchedClock()
+    remotes = Remotes(Policy(loopback=True), clock)
+    asking = asyncio.create_task(ask(remotes, Address(f"{agent.url}/polled"), "wait"))
+    async with asyncio.timeout(30):
+        await clock.slept.wait()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await remotes.aclose()
+    assert agent.cancelled
+
+
+async def test_ask_tells_when_the_agent_cannot_have_heard(remotes: Remotes, agent: RemoteAgent) -> None:
+    card = await remotes.card(Address(f"{agent.url}/ok"))
+    card.raw.supported_interfaces[0].url = "http://127.0.0.1:9"
+    with pytest.raises(NotSent) as caught:
+        await remotes.ask(Address(f"{agent.url}/ok"), card, Question("m", ("hello",)), seconds=20)
+    assert caught.value.reason == "Unreachable"

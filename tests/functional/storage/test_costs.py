@@ -160,3 +160,16 @@ async def test_a_lost_call_is_part_of_the_sums(storage: Storage) -> None:
     run = await storage.get_run("run-1")
     assert run is not None
     assert (run.cost, run.input_tokens, run.output_tokens) == (1000, 60, 25)
+
+
+async def test_a_lost_call_of_an_external_agent_is_part_of_the_sums(storage: Storage) -> None:
+    fence = await start_run(storage)
+    worst = Reservation((), input_tokens=0, input_cost=100, output_tokens=0, least_output_tokens=0)
+    await storage.begin_call(fence, make_intent(action="agent", reservation=worst))
+
+    await storage.repeat_call(make_intent(action="agent", gateway="gateway-2", reservation=worst), lost="gateway-1")
+
+    run = await storage.get_run("run-1")
+    assert run is not None
+    assert (run.cost, run.unpriced_calls) == (100, 0)
+    assert await sums_of_nodes(storage) == {("a", "", 1): (0, 0, 100, 0)}

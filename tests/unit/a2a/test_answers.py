@@ -18,7 +18,8 @@ from a2a.types.a2a_pb2 import (
 from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Value
 
-from fairlead.a2a.answers import COST_KEY, Gathering, to_output
+from fairlead.a2a.answers import COST_KEY, MAX_PARTS, Gathering, to_output
+from fairlead.errors import TerminalError
 
 
 def data(value: Any) -> Part:
@@ -78,3 +79,32 @@ def test_gathering_believes_costs_that_can_be(said: Any, cost: Decimal | None) -
     whole = Gathering()
     whole.task(done(metadata={COST_KEY: said}))
     assert whole.answer().cost == cost
+
+
+def test_gathering_refuses_too_many_parts_at_once() -> None:
+    for append in (True, False):
+        whole = Gathering()
+        update = TaskArtifactUpdateEvent(artifact=Artifact(parts=[Part(text="x")] * 100_000), append=append)
+        with pytest.raises(TerminalError) as caught:
+            whole.add(StreamResponse(artifact_update=update))
+        assert (caught.value.reason, whole.answer().parts) == ("TooLarge", ())
+    with pytest.raises(TerminalError):
+        Gathering().message(Message(parts=[Part(text="x")] * 100_000))
+
+
+def test_gathering_refuses_too_many_parts_one_by_one() -> None:
+    whole = Gathering()
+    update = TaskArtifactUpdateEvent(artifact=Artifact(parts=[data(1)]), append=True)
+    for _ in range(MAX_PARTS):
+        whole.add(StreamResponse(artifact_update=update))
+    with pytest.raises(TerminalError) as caught:
+        whole.add(StreamResponse(artifact_update=update))
+    assert caught.value.reason == "TooLarge"
+
+
+def test_gathering_takes_a_long_text_word_by_word() -> None:
+    whole = Gathering()
+    update = TaskArtifactUpdateEvent(artifact=Artifact(parts=[Part(text="word ")]), append=True)
+    for _ in range(MAX_PARTS * 2):
+        whole.add(StreamResponse(artifact_update=update))
+    assert [part.text for part in whole.answer().parts] == ["word " * (MAX_PARTS * 2)]

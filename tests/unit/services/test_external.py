@@ -9,7 +9,7 @@ from a2a.types.a2a_pb2 import Part
 
 from fairlead.a2a.answers import Answer
 from fairlead.a2a.cards import Card
-from fairlead.a2a.remote import Address, Question
+from fairlead.a2a.remote import Address, NotSent, Question
 from fairlead.egress import Policy
 from fairlead.errors import FairleadError, InvalidObject, Refused, RetryableError, TerminalError
 from fairlead.services.external import ExternalAgents
@@ -29,9 +29,12 @@ class FakeRemotes:
         self.answer = answer
         self.asked: list[tuple[Address, Question, float]] = []
         self.cards = 0
+        self.failure: FairleadError | None = None
 
     async def card(self, _: Address) -> Card:
         self.cards += 1
+        if self.failure is not None:
+            raise self.failure
         return CARD
 
     async def ask(self, address: Address, _: Card, question: Question, *, seconds: float) -> Answer:
@@ -88,7 +91,7 @@ async def test_ask_gives_the_answer_and_reads_the_card_once() -> None:
     agents, remotes = made(answered())
     for _ in range(2):
         outcome = await ask(agents, context(turnTimeoutSeconds=30))
-    assert (outcome.reply.result, outcome.cost, outcome.priced) == ("sun", 0, False)
+    assert (outcome.reply.result, outcome.cost, outcome.priced) == ("sun", None, True), "nobody knows"
     assert remotes.cards == 1
     (_, question, seconds), (_, again, _) = remotes.asked
     assert (question.texts, seconds) == (("Rain?",), 30)
@@ -134,13 +137,28 @@ async def test_ask_fails_as_the_agent_did(state: str, reason: str, retryable: bo
 
 @pytest.mark.parametrize(
     ("error", "cost"),
-    [(RetryableError("late", reason="Timeout"), DOLLAR // 2), (TerminalError("no", reason="AuthenticationFailed"), 0)],
+    [
+        (RetryableError("late", reason="Timeout"), DOLLAR // 2),
+        (RetryableError("HTTP 500", reason="Unreachable"), DOLLAR // 2),
+        (TerminalError("babble", reason="ProtocolError"), DOLLAR // 2),
+        (TerminalError("flood", reason="TooLarge"), DOLLAR // 2),
+        (NotSent("nobody listens", reason="Unreachable"), 0),
+    ],
 )
 async def test_ask_counts_what_may_have_been_paid(error: FairleadError, cost: int) -> None:
     agents, _ = made(error)
     outcome = await ask(agents, context({"costPerCallUSD": "0.5"}))
     assert (outcome.reply.error.reason, outcome.cost) == (error.reason, cost)
     assert outcome.reply.error.message.startswith("Agent theirs (https://a.example): ")
+    unknown = await ask(agents, context())
+    assert (unknown.cost, unknown.priced) == ((None, True) if cost else (0, False))
+
+
+async def test_ask_books_nothing_when_the_card_cannot_be_read() -> None:
+    agents, remotes = made(answered())
+    remotes.failure = RetryableError("late", reason="Timeout")
+    outcome = await ask(agents, context({"costPerCallUSD": "0.5"}))
+    assert (outcome.reply.error.reason, outcome.cost, outcome.priced, remotes.asked) == ("Timeout", 0, False, [])
 
 
 async def test_ask_refuses_an_answer_that_cannot_be_kept() -> None:
@@ -152,6 +170,9 @@ def test_reserve_keeps_the_price_free_in_every_budget() -> None:
     agents, _ = made(answered())
     request, limit = AgentRequest(name="theirs", prompt="x"), {"maxCostUSD": "1"}
     assert agents.reserve(context(), request) is None
+    alone = agents.reserve(context({"costPerCallUSD": "0.5"}), request)
+    assert alone is not None
+    assert (alone.lines, alone.worst(0)) == ((), (DOLLAR // 2, 0)), "what is lost is known without a budget too"
     found = agents.reserve(context({"costPerCallUSD": "0.5"}, workflow={"budget": limit}, budget=limit), request)
     assert found is not None
     assert (len(found.lines), found.worst(0)) == (2, (DOLLAR // 2, 0))

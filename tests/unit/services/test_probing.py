@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from fairlead.a2a.cards import Card, InvalidCard
 from fairlead.core import names
 from fairlead.core.actions import Obj
-from fairlead.errors import FairleadError, RetryableError
+from fairlead.errors import FairleadError, Refused, RetryableError
 from fairlead.kube import Ref
 from fairlead.services.probing import Probing
 from fairlead.storage.base import Event
@@ -145,3 +147,41 @@ async def test_one_of_several_gateways_reads_the_card_and_another_goes_on_when_i
     for _ in range(3):  # one is dead
         its = await other.look(agent(), its)
     assert world.cards.read - before >= 2
+
+
+class Watched(FakeKube):
+    """Its watch is lost after what it gave; the last one goes on."""
+
+    def __init__(self, *watches: list[tuple[str, Obj]] | Exception) -> None:
+        super().__init__()
+        self.watches = list(watches)
+        self.there: list[Obj] = []
+        self.followed = asyncio.Event()
+
+    async def list(self, *_: Any, **__: Any) -> list[Obj]:
+        return self.there
+
+    async def watch(self, *_: Any, **__: Any) -> AsyncIterator[tuple[str, Obj]]:
+        given = self.watches.pop(0)
+        if isinstance(given, Exception):
+            raise given
+        for event in given:
+            yield event
+        if self.watches:
+            raise Refused("not any more")
+        self.followed.set()
+        await asyncio.Event().wait()
+
+
+async def test_run_outlives_a_bug_and_forgets_who_was_deleted_meanwhile(world: World) -> None:
+    theirs, gone = agent(uid="u"), agent(uid="gone")
+    kube = Watched([("ADDED", theirs), ("ADDED", gone)], KeyError("a bug"), [("ADDED", theirs)])
+    kube.there, world.kube = [theirs], kube
+    gateway = world.gateway()
+    running = asyncio.create_task(gateway.run())
+    async with asyncio.timeout(10):
+        await kube.followed.wait()
+    assert set(gateway._keeping) == {"u"}
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert not gateway._keeping

@@ -63,8 +63,8 @@ def of_answer(call: Any, answer: CallAnswer, paid: Sequence[Payment]) -> dict[st
 
 
 def of_lost(call: Any) -> dict[str, Sums]:
-    """Return what a call adds that was lost: its worst case, as far as that is known. Only models cost anything."""
-    if call.action != "llm":
+    """Return what a call adds that was lost: its worst case, as far as that is known. Tools and code cost nothing."""
+    if call.action not in {"llm", "agent"}:
         return {}
     if call.reservation is None or not call.reservation.priced:
         return {call.target: Sums(unpriced_calls=1, calls=1)}
