@@ -43,7 +43,7 @@ demo: $(VENV)/.local  ## start Fairlead on this machine and run the quickstart (
 	@$(BIN)/fairlead demo $(DEMO_ARGS)
 
 test: $(VENV)/.dev  ## run the tests; what needs a server that is not there is skipped with a reason
-	$(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
 
 soak: $(VENV)/.dev  ## kill every process everywhere, for hours (make test takes a sample)
 	$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)

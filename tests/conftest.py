@@ -9,9 +9,11 @@ import subprocess
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
 
 from fairlead.testing.apiserver import ApiServer, from_kubeconfig, running_apiserver
 from fairlead.testing.postgres import PostgresServer, find_postgres, postgres_server
@@ -54,7 +56,7 @@ _PRESENT: dict[str, Callable[[], bool]] = {
     "sandbox_image": lambda: _has_image("fairlead-sandbox:0.1.0"),
 }
 
-_SHARING = ("functional/agent", "functional/operator", "functional/system")
+_SHARING = ("tests/functional/agent", "tests/functional/operator", "tests/functional/system")
 """Folders whose files use servers that stay up for the whole session."""
 
 
@@ -75,13 +77,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip("needs what only laptop mode has: its pod runtime, and the API server's own files and tokens")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together what shares servers, so that one worker starts them once; elsewhere the tests of a file."""
-    here = Path(__file__).parent
-    for item in items:
-        place = item.path.relative_to(here)
-        group = place.parent if place.parent.as_posix() in _SHARING else place
-        item.add_marker(pytest.mark.xdist_group(group.as_posix()))
+class _Together(LoadScopeScheduling):
+    """Keeps together what shares servers, so that one worker starts them once; elsewhere the tests of a file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        folder = file.rpartition("/")[0]
+        return folder if folder in _SHARING else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Together | None:
+    return _Together(config, log) if config.getvalue("dist") == "loadscope" else None
 
 
 def pytest_configure() -> None:

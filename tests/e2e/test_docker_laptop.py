@@ -212,6 +212,7 @@ def forms(secret: str) -> list[str]:
     return [secret, base64.b64encode(secret.encode()).decode().rstrip("=")]
 
 
+@pytest.mark.soak  # tests/functional/local/test_docker_pods.py kills the runtime alone, every time
 def test_supervisor_killed_leaves_the_run_to_go_on_in_its_container(docked: Docked) -> None:
     laptop = docked.laptop
     before = docked.agent()

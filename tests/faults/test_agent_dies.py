@@ -15,7 +15,7 @@ from fairlead_agent.protocol import AskApproval, Call, CallReply, Decision, Kind
 
 async def handler(call: Call) -> CallReply:
     """Answer by the number of the try, so that a call's answer is the same whoever asks for it."""
-    asked = call.llm or call.tool
+    asked = call.llm or call.tool or call.code
     assert asked is not None
     return answer(asked, int(call.key.rsplit("/", 2)[1]))
 

@@ -320,8 +320,12 @@ def test_external_agent_is_registered_called_lost_and_found(outside: Outside) ->
     assert "JSON Schema" in remote.prompts[-1]
     remote.broken = True
     system.kubectl("wait", "agents.fairlead.dev/theirs", "--for=condition=Ready=False", "--timeout=60s")
-    why = condition(system.kubectl.get("agents.fairlead.dev", "theirs"), "Ready")
-    assert (why["reason"], "HTTP 503" in why["message"]) == ("ExternalUnreachable", True)
+
+    def told_why() -> bool:
+        why = condition(system.kubectl.get("agents.fairlead.dev", "theirs"), "Ready")
+        return why["reason"] == "ExternalUnreachable" and "HTTP 503" in why["message"]
+
+    wait_for("the agent to say why it is not ready", told_why)
     remote.broken = False
     ready(system, "theirs")
     told = {event["reason"] for event in system.kubectl.list("events") if event["involvedObject"]["name"] == "theirs"}
