@@ -14,8 +14,9 @@ from typing import Any
 
 WAIT_SECONDS = 120.0
 POLL_SECONDS = 0.1
+SLOWEST_POLL_SECONDS = 0.5
 POLL_SHARE = 3
-"""A look at the cluster starts a process: what is waited for gets this many times as long as a look took."""
+"""A look at the cluster starts a process: what is waited for gets this many times as long as a look took, at most."""
 
 
 def wait_for(what: str, condition: Callable[[], Any], *, seconds: float = WAIT_SECONDS) -> Any:
@@ -29,7 +30,7 @@ def wait_for(what: str, condition: Callable[[], Any], *, seconds: float = WAIT_S
         if ended > deadline:
             message = f"waited {seconds:.0f} s for {what}"
             raise AssertionError(message)
-        time.sleep(max(POLL_SECONDS, POLL_SHARE * (ended - began)))
+        time.sleep(min(SLOWEST_POLL_SECONDS, max(POLL_SECONDS, POLL_SHARE * (ended - began))))
 
 
 def free_port() -> int:
