@@ -190,6 +190,7 @@ def test_agent_that_cannot_start_says_why(options: tuple[str, ...], message: str
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.soak  # it installs packages
 def test_own_packages_are_added_as_the_guide_says(details: dict[str, Any], tmp_path: Path) -> None:
     base = details["Config"]["Labels"]["dev.fairlead.base"]
     if missing_images([base]):
