@@ -127,8 +127,8 @@ class Reason(StrEnum):
     FINALLY_FAILED = "FinallyFailed"
     """The nodes went well and what `finally` says did not."""
     NOT_APPROVED = "NotApproved"
-    """A pod reported of an approval what nobody decided, and the graph does not say; the gateway refused it. Look at the
-    agent's image."""
+    """A pod reported of an approval what nobody decided, and the graph does not say; the gateway refused it. Look at
+    the agent's image."""
     ATTEMPTS_EXHAUSTED = "AttemptsExhausted"
     """Five pods in a row were lost, or dropped the task, without progress in the journal."""
     INTERNAL_ERROR = "InternalError"
