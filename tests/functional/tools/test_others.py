@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -104,6 +104,7 @@ async def test_use_result_nested_beyond_measure_is_a_failed_tool() -> None:
 
     class Deep:
         name, description, schema = "deep", "nests", {"type": "object"}
+        settings: Mapping[str, Any] = {}
 
         def is_idempotent(self, arguments: Any) -> bool:
             del arguments
