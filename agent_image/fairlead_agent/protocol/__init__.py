@@ -53,6 +53,7 @@ from fairlead_agent.protocol.calls import (
     ToolUse,
     Usage,
     call_key,
+    iteration_of,
 )
 from fairlead_agent.protocol.journal import (
     Append,
@@ -144,4 +145,5 @@ __all__ = [
     "WaitFor",
     "Wire",
     "call_key",
+    "iteration_of",
 ]

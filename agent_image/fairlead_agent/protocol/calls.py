@@ -129,3 +129,12 @@ def call_key(node: str, item: str | None, iteration: int, try_number: int, seque
     """Return the deterministic name of a call within its task. *item* is escaped so that it cannot forge a key."""
     safe = "-" if item is None else "=" + item.replace("%", "%25").replace("/", "%2F")
     return f"{node}/{safe}/{iteration}/{try_number}/{sequence}"
+
+
+def iteration_of(key: str) -> int:
+    """Return the iteration that a `call_key` is of; 1 if it is none."""
+    match key.rsplit("/", 3):
+        case [_, iteration, _, _] if iteration.isdecimal():
+            return int(iteration)
+        case _:
+            return 1

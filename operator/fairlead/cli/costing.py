@@ -135,7 +135,8 @@ def print_costs(shown: Mapping[str, Any]) -> None:
     print_rows(rows, headers=head)
     if total["unpricedCalls"]:
         known = f"${total['known']} is known"
-        hint(f"{total['unpricedCalls']} calls have no known price ({known}): state it in Model.spec.price")
+        where = "Model.spec.price, or Agent.spec.external.costPerCallUSD"
+        hint(f"{total['unpricedCalls']} calls have no known price ({known}): state it in {where}")
     if total["scriptedCalls"]:
         hint(f"{total['scriptedCalls']} calls were answered by scripted models: no model was asked")
     if shown.get("truncated"):

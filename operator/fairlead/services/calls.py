@@ -125,6 +125,20 @@ class _Flight:
     repeats: int = 0
 
 
+@dataclass(slots=True)
+class _UnderWay:
+    """A call that is being made, and can be ended when nobody wants its answer any more."""
+
+    intent: CallIntent
+    limit: asyncio.Timeout
+    unwanted: bool = False
+
+    def end(self) -> None:
+        if not self.limit.expired():
+            self.unwanted = True
+            self.limit.reschedule(0)
+
+
 class Calls:
     """Makes calls on behalf of agents."""
 
@@ -151,6 +165,7 @@ class Calls:
         self._agents = agents
         self._wakeups = wakeups
         self._flights: dict[_Place, asyncio.Task[CallReply]] = {}
+        self._under_way: dict[_Place, _UnderWay] = {}
         self._locks: WeakValueDictionary[_Place, asyncio.Lock] = WeakValueDictionary()
 
     async def call(self, fence: Fence, request: Call) -> CallReply:
@@ -177,13 +192,24 @@ class Calls:
         return begun if isinstance(begun, CallReply) else await self._join(begun)
 
     async def beat(self) -> None:
-        """Say, until cancelled, that this gateway lives and that its calls are in good hands."""
+        """Say, until cancelled, that this gateway lives and that its calls are in good hands; end those in vain."""
         while True:
             try:
                 await self._storage.beat_gateway(self._gateway, at=self._clock.now())
+                await self._end_unwanted()
             except RetryableError as error:
                 _log.warning("gateway_beat_missed", error=str(error))
             await self._clock.sleep(BEAT_SECONDS)
+
+    async def _end_unwanted(self) -> None:
+        """End the calls whose run, node or item is over: a program would keep its sandbox, an agent go on working.
+
+        What a model was asked is paid for anyway, and only its whole answer says how much: it is waited for.
+        """
+        if self._under_way:
+            for place in await self._storage.unwanted_calls([call.intent for call in self._under_way.values()]):
+                if (call := self._under_way.get(place)) is not None:
+                    call.end()
 
     async def drain(self, seconds: float) -> None:
         """Let calls in flight finish for a while. What is then still under way stays an intent, to be repeated."""
@@ -352,20 +378,28 @@ class Calls:
                 return
 
     async def _perform(self, flight: _Flight) -> Outcome:
-        request = flight.request
+        request, intent = flight.request, flight.intent
         left = max(flight.deadline - self._clock.monotonic(), 0.0)
+        this = _UnderWay(intent, asyncio.timeout(left))
+        place = (intent.task_id, intent.key)
+        if request.llm is None:
+            self._under_way[place] = this
         try:
-            async with asyncio.timeout(left):
+            async with this.limit:
                 return await self._dispatch(flight, left)
         except FairleadError as error:
             return Outcome.failed(to_error_info(error))
         except TimeoutError:
+            if this.unwanted:
+                return _unseen(flight, TerminalError("it was ended: its run or node was over", reason="Cancelled"))
             late = RetryableError(f"no answer within {request.timeout_seconds:g} s", reason="Timeout")
             return _unseen(flight, late) if left else Outcome.failed(to_error_info(late))
         except Exception as error:  # noqa: BLE001 - a bug here must not leave the agent without an answer
             _log.exception("call_failed", key=request.key, action=request.action)
             bug = TerminalError(f"the gateway failed ({type(error).__name__}); see its log", reason="InternalError")
             return _unseen(flight, bug)
+        finally:
+            self._under_way.pop(place, None)
 
     async def _dispatch(self, flight: _Flight, seconds: float) -> Outcome:
         context, request = flight.context, flight.request

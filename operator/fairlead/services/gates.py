@@ -7,7 +7,7 @@ item left takes that the scheduler says so, too, when it reads the frozen workfl
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from fairlead.errors import Refused
 from fairlead.services.tasks import TaskContext
 from fairlead.storage.base import Approval, ApprovalState, Run, Storage
 from fairlead_agent.graph import Schedule, parse_graph
-from fairlead_agent.protocol import Entry, Kind, RunInfo, State, call_key
+from fairlead_agent.protocol import Entry, Kind, RunInfo, State, call_key, iteration_of
 
 _FINISHED: Final = frozenset({Kind.NODE_FINISHED, Kind.ITEM_FINISHED})
 _DECIDED: Final = frozenset({"ApprovalRejected", "ApprovalTimeout"})
@@ -52,7 +52,7 @@ class _Gate:
         self._first = first
         self._checked: dict[int, Entry] = {}
         self._following: dict[_Place, Entry] = {}
-        self._read: tuple[Run | None, list[Entry]] | None = None
+        self._read: tuple[Run | None, list[Mapping[str, Any]]] | None = None
 
     async def check(self, at: int) -> Entry:
         """Return an entry as it is kept."""
@@ -89,7 +89,7 @@ class _Gate:
             asked = [
                 one for one in await self._storage.approvals_of_run(self._context.run_uid) if one.task_id == task_id
             ]
-            found = [one for one in asked if one.node == entry.node and _iteration(one) == entry.iteration]
+            found = [one for one in asked if one.node == entry.node and iteration_of(one.key) == entry.iteration]
         else:
             one = await self._storage.get_approval(task_id, key)
             found = [] if one is None else [one]
@@ -103,22 +103,23 @@ class _Gate:
         if place not in self._following:
             run, before = await self._history()
             batch = [self._checked.get(index, one) for index, one in enumerate(self._entries[:at])]
-            found = await asyncio.to_thread(_following, self._context, run, [*before, *batch], entry.at)
+            found = await asyncio.to_thread(_following, self._context, run, before, batch=batch, at=entry.at)
             self._following |= {_place(one): one for one in found}
         if place not in self._following:
             raise _refusal(entry, f"it is not {entry.state} by the workflow and what has happened in this run")
         return self._following[place]
 
-    async def _history(self) -> tuple[Run | None, list[Entry]]:
+    async def _history(self) -> tuple[Run | None, list[Mapping[str, Any]]]:
         """Return the run, and the journal before what is to be appended."""
         if self._read is None:
             stored = await self._storage.journal(self._context.task_id)
-            before = [Entry.model_validate(raw) for raw in stored[: self._first]]
-            self._read = await self._storage.get_run(self._context.run_uid), before
+            self._read = await self._storage.get_run(self._context.run_uid), list(stored[: self._first])
         return self._read
 
 
-def _following(context: TaskContext, run: Run | None, journal: Sequence[Entry], at: datetime) -> list[Entry]:
+def _following(
+    context: TaskContext, run: Run | None, journal: Sequence[Mapping[str, Any]], *, batch: Sequence[Entry], at: datetime
+) -> list[Entry]:
     """Return which ends of nodes and items follow from a journal alone; none if it is no run's of this workflow."""
     if run is None:
         return []
@@ -131,7 +132,7 @@ def _following(context: TaskContext, run: Run | None, journal: Sequence[Entry], 
             run=info.model_dump(by_alias=True),
             workflows=document.get("workflows"),
         )
-        for entry in journal:
+        for entry in (*(Entry.model_validate(raw) for raw in journal), *batch):
             schedule.apply(entry)
         return [entry for entry in schedule.advance(at) if entry.kind in _FINISHED]
     except Exception:  # noqa: BLE001 - a pod may have written anything; what cannot be read permits nothing
@@ -140,10 +141,6 @@ def _following(context: TaskContext, run: Run | None, journal: Sequence[Entry], 
 
 def _place(entry: Entry) -> _Place:
     return entry.kind, entry.node, entry.item, entry.iteration, entry.state
-
-
-def _iteration(approval: Approval) -> int:
-    return int(approval.key.rsplit("/", 3)[1])
 
 
 def _failure(entry: Entry, node: Any) -> dict[str, str] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -142,8 +142,13 @@ class Messages:
         ref = Ref(names.API_VERSION, "WorkflowRun", task.name, task.namespace)
         await self._kube.merge_patch(ref, {"metadata": {"uid": task.uid}, "spec": {"stop": True}})
 
-    async def follow(self, task: Conversation, *, to_its_end: bool = False) -> AsyncGenerator[Conversation]:
-        """Yield a task as it is, then whenever its state has changed, until it is settled or this process ends."""
+    async def follow(
+        self, task: Conversation, *, check: Callable[[], Awaitable[object]], to_its_end: bool = False
+    ) -> AsyncGenerator[Conversation]:
+        """Yield a task as it is, then whenever its state has changed, until it is settled or this process ends.
+
+        *check* is asked at every look, and may raise: whoever asks may have lost the right to know.
+        """
         yield task
         while not (task.state.final if to_its_end else task.settled):
             armed = self._wakeups.arm(TOPIC, task.uid)
@@ -151,6 +156,7 @@ class Messages:
                 now = await self.find(task.namespace, task.agent, task.name)
                 if now is None:
                     return
+                await check()
                 if now.state is task.state:
                     if self._wakeups.closed:
                         return

@@ -44,19 +44,21 @@ class Readers:
     def __init__(self, kube: KubeClient, clock: Clock) -> None:
         self._kube = kube
         self._clock = clock
-        self._granted: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._granted: OrderedDict[tuple[str, str, str], float] = OrderedDict()
 
-    async def check(self, token: str, namespace: str) -> None:
-        """Return if the bearer of *token* may read; a yes holds for a few seconds. Empty *namespace*: all of them.
+    async def check(self, token: str, namespace: str, *, verb: str = "get") -> None:
+        """Return if the bearer of *token* may do this to the runs of a namespace; a yes holds for a few seconds.
+
+        An empty *namespace* stands for all of them.
 
         Raises:
             Unauthenticated: nobody is known by this token.
             Refused: somebody is, and may not.
         """
-        key = (hashlib.sha256(token.encode()).hexdigest(), namespace)
+        key = (hashlib.sha256(token.encode()).hexdigest(), namespace, verb)
         if self._granted.get(key, 0.0) > self._clock.monotonic():
             return
-        await self.identify(token, namespace, verb="get")
+        await self.identify(token, namespace, verb=verb)
         self._granted[key] = self._clock.monotonic() + _TRUST_SECONDS
         while len(self._granted) > _KEPT:
             self._granted.popitem(last=False)

@@ -298,6 +298,9 @@ class Storage(Protocol):
     async def calls_of_run(self, uid: str) -> list[CallRecord]:
         """Return a run's calls, by start."""
 
+    async def unwanted_calls(self, intents: Sequence[CallIntent]) -> set[tuple[str, str]]:
+        """Return task and key of those whose task, node or item has ended: nobody will use their answers."""
+
     async def beat_gateway(self, gateway: str, *, at: datetime) -> None:
         """Say that a gateway process lives."""
 

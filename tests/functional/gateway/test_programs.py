@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
+from fairlead.storage.base import RunEnd, RunState
+from fairlead.testing.storage import NOW
 from fairlead.testing.world import Pod, World
 
 pytestmark = pytest.mark.bubblewrap
@@ -27,16 +30,17 @@ NODES: list[dict[str, Any]] = [
     },
     {"name": "loop", "code": {"language": "python", "source": "while True: pass", "limits": {"timeoutSeconds": 1}}},
     {"name": "eat", "code": {"language": "python", "source": "x = b'x' * (1 << 30)", "limits": {"memoryMiB": 64}}},
+    {"name": "long", "code": {"language": "shell", "source": "sleep 600", "limits": {"timeoutSeconds": 600}}},
     {"name": "write", "llm": {"prompt": "x", "tools": ["python", "shell", "sums"]}},
 ]
 TOOLS = {"sums": {"builtin": {"name": "python", "config": {"source": "output = sum(inputs['of'])"}}}}
 
 
-async def started(world: World) -> tuple[Any, Pod, dict[str, Any]]:
+async def started(world: World, *, pod: str = "agent-0") -> tuple[Any, Pod, dict[str, Any]]:
     run = await world.submit(nodes=NODES, tools=TOOLS)
-    pod = await world.pod("agent-0")
-    (task,) = await pod.claim()
-    return run, pod, task
+    played = await world.pod(pod)
+    (task,) = await played.claim()
+    return run, played, task
 
 
 async def execute(pod: Pod, task: dict[str, Any], node: str, **code: Any) -> Any:
@@ -113,3 +117,29 @@ async def test_model_is_answered_by_programs_that_fail_too(world: World) -> None
     assert "ZeroDivisionError" in bad["result"]["stderr"]
     assert fixed["result"]["output"] == 6
     assert reaching["error"]["reason"] == "InvalidArguments"
+
+
+async def begun(world: World, run: Any, *, count: int) -> None:
+    """Wait until so many calls of a run are under way."""
+    for _ in range(600):
+        if len(await world.storage.calls_of_run(run.uid)) == count:
+            return
+        await asyncio.sleep(0.05)
+    pytest.fail("the calls did not begin")
+
+
+async def test_programs_of_a_stopped_run_leave_the_sandbox_to_others(world: World) -> None:
+    run, pod, task = await started(world)
+    waiting = [
+        asyncio.create_task(pod.call(task, "long", number=number, action="code", code={}, digest=str(number)))
+        for number in range(8)
+    ]  # more than there are places
+    await begun(world, run, count=len(waiting))
+    await world.storage.end_run(run.uid, RunEnd(RunState.CANCELLED, "Stopped", "", None, NOW))
+
+    replies = [(await one).raise_for_status().json() for one in waiting]
+
+    assert {reply["error"]["reason"] for reply in replies} == {"Cancelled"}
+    _, pod, task = await started(world, pod="agent-1")
+    reply = await execute(pod, task, "greet", inputs={"name": "Ada", "list": [], "status": 0})
+    assert reply["result"]["stdout"] == "hello Ada\n"

@@ -5,8 +5,21 @@ from dataclasses import replace
 import pytest
 
 from fairlead.storage import Storage
-from fairlead.storage.base import CallAnswer, CallIntent, CallRecord, CallState, Fence, Run, Span
+from fairlead.storage.base import (
+    CallAnswer,
+    CallIntent,
+    CallRecord,
+    CallState,
+    Effects,
+    Fence,
+    NodeRecord,
+    Run,
+    RunEnd,
+    RunState,
+    Span,
+)
 from fairlead.testing.storage import NOW, make_revision, make_run, make_session, make_task
+from fairlead_agent.protocol import call_key
 
 FENCE = Fence("run-1-task", "pod-1-session", 1)
 INTENT = CallIntent(
@@ -128,3 +141,26 @@ async def test_beat_gateway_keeps_the_last_time(storage: Storage) -> None:
     await storage.beat_gateway("gateway-1", at=NOW.replace(minute=59))
 
     assert await storage.gateway_seen("gateway-1") == NOW.replace(minute=59)
+
+
+async def test_unwanted_calls_are_those_of_an_ended_task_node_or_item(storage: Storage) -> None:
+    def made(node: str, item: str | None = None, iteration: int = 1, task: str = "run-1-task") -> CallIntent:
+        key = call_key(node, item, iteration, 1, 0)
+        return replace(INTENT, task_id=task, key=key, node=node, item=item or "", action="code")
+
+    def record(node: str, item: str = "", *, iteration: int = 1, ended: bool = True) -> NodeRecord:
+        state, at = ("Cancelled", NOW) if ended else ("Running", None)
+        return NodeRecord(run_uid="run-1", node=node, item=item, iteration=iteration, state=state, finished_at=at)
+
+    records = (record("over"), record("each", "x"), record("each", ended=False), record("again"))
+    entries = [{"kind": "NodeFinished", "node": "over"}]
+    await storage.append(FENCE, first=0, entries=entries, effects=Effects(nodes=records), at=NOW)
+    wanted = [made("each", "y"), made("again", iteration=2), made("new")]
+    unwanted = [made("over"), made("over", "x"), made("each", "x"), made("again"), made("new", task="gone")]
+
+    found = await storage.unwanted_calls([*wanted, *unwanted])
+
+    assert found == {(intent.task_id, intent.key) for intent in unwanted}
+    assert await storage.unwanted_calls([]) == set()
+    await storage.end_run("run-1", RunEnd(RunState.CANCELLED, "Stopped", "", None, NOW))
+    assert await storage.unwanted_calls(wanted) == {(intent.task_id, intent.key) for intent in wanted}

@@ -173,3 +173,5 @@ async def test_a_lost_call_of_an_external_agent_is_part_of_the_sums(storage: Sto
     assert run is not None
     assert (run.cost, run.unpriced_calls) == (100, 0)
     assert await sums_of_nodes(storage) == {("a", "", 1): (0, 0, 100, 0)}
+    (row,) = await storage.costs(CLUSTER, by=("agent", "model"))
+    assert (row.key, row.calls, row.cost) == ({"agent": "default", "model": ""}, 1, 100)

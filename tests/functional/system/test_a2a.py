@@ -81,10 +81,10 @@ class Outside:
 def outside(system: System) -> Iterator[Outside]:
     """Agents of ours, an agent of others, and people who may and may not send messages."""
     kubectl = system.kubectl
-    people = ("caller", "reader", "stranger")
+    people = ("caller", "reader", "leaver", "stranger")
     for name in people:
         kubectl("create", "serviceaccount", name)
-    for name, verbs in (("caller", "get,create,update"), ("reader", "get")):
+    for name, verbs in (("caller", "get,create,update"), ("reader", "get"), ("leaver", "get")):
         kubectl("create", "role", name, f"--verb={verbs}", "--resource=workflowruns.fairlead.dev")
         kubectl("create", "rolebinding", name, f"--role={name}", f"--serviceaccount={kubectl.namespace}:{name}")
     tokens = {name: kubectl("create", "token", name, "--duration=1h").strip() for name in people}
@@ -216,6 +216,22 @@ async def test_task_is_told_followed_and_cancelled(outside: Outside) -> None:
 
 async def follow(client: Client, task: str) -> Gathering:
     return gathered([event async for event in client.subscribe(SubscribeToTaskRequest(id=task))])
+
+
+async def test_stream_ends_when_who_follows_loses_the_right_to_read(outside: Outside) -> None:
+    kubectl = outside.system.kubectl
+    async with outside.http() as caller, outside.http("leaver") as leaver:
+        client = await create_client(outside.url(), ClientConfig(httpx_client=caller, streaming=False, polling=True))
+        task = (await events(client, message("slow")))[0].task.id
+        following = await create_client(outside.url(), ClientConfig(httpx_client=leaver))
+        stream = following.subscribe(SubscribeToTaskRequest(id=task))
+        assert (await anext(stream)).task.id == task
+        kubectl("delete", "rolebinding", "leaver")
+        with pytest.raises(A2AError, match="may not get workflowruns"):
+            async for _ in stream:
+                pass
+        assert (await client.get_task(GetTaskRequest(id=task))).status.state == TaskState.TASK_STATE_WORKING
+        await client.cancel_task(CancelTaskRequest(id=task))
 
 
 async def test_message_that_is_not_streamed_waits_for_its_answer(outside: Outside) -> None:

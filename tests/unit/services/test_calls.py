@@ -14,7 +14,16 @@ from fairlead.errors import InvalidObject, Refused, RetryableError, Unavailable
 from fairlead.services.calls import NonDeterministic
 from fairlead.services.outcomes import Outcome
 from fairlead.storage import Storage
-from fairlead.storage.base import CallState, Fenced, QueuedTask
+from fairlead.storage.base import (
+    CallState,
+    Effects,
+    Fence,
+    Fenced,
+    NodeRecord,
+    QueuedTask,
+    RunEnd,
+    RunState,
+)
 from fairlead.testing.clock import FakeClock
 from fairlead.testing.outside import CODE_CALL, SPEC, Outside, ask, calls, claim, open_world, queued_run
 from fairlead.testing.storage import NOW, make_revision, make_run, make_task
@@ -256,3 +265,52 @@ async def test_call_answer_that_cannot_be_kept_is_a_failure_and_not_asked_for_ag
     run = await storage.get_run("run-1")
     assert run is not None
     assert run.cost == 5, "it was paid for"
+
+
+async def ended(storage: Storage, fence: Fence, *, node: str) -> None:
+    """Commit that a node has ended; the run goes on."""
+    record = NodeRecord(run_uid="run-1", node=node, item="", iteration=1, state="Cancelled", finished_at=NOW)
+    entry = {"kind": "NodeFinished", "node": node}
+    await storage.append(fence, first=0, entries=[entry], effects=Effects(nodes=(record,)), at=NOW)
+
+
+@pytest.mark.parametrize("whole_run", [True, False], ids=["run", "node"])
+async def test_call_of_a_program_ends_with_what_wanted_it(storage: Storage, *, whole_run: bool) -> None:
+    fence, outside, key = await claim(storage), Outside(), call_key("run", None, 1, 1, 1)
+    made = calls(storage, outside, clock=FakeClock(NOW))
+    calling = asyncio.create_task(made.call(fence, ask(fence, llm=None, key=key, **CODE_CALL)))
+    await outside.started.wait()
+    beating = asyncio.create_task(made.beat())
+    for _ in range(50):
+        await asyncio.sleep(0.001)
+    assert not calling.done()
+
+    if whole_run:
+        await storage.end_run("run-1", RunEnd(RunState.CANCELLED, "Stopped", "", None, NOW))
+    else:
+        await ended(storage, fence, node="run")
+
+    reply = await calling
+    beating.cancel()
+    assert reply.error is not None
+    assert reply.error.reason == "Cancelled"
+    record = await storage.get_call(fence.task_id, key)
+    assert record is not None
+    assert record.state is CallState.DONE
+
+
+async def test_call_of_a_model_is_waited_for_when_its_run_has_ended(storage: Storage) -> None:
+    fence, outside = await claim(storage), Outside()
+    made = calls(storage, outside, clock=FakeClock(NOW))
+    calling = asyncio.create_task(made.call(fence, ask(fence)))
+    await outside.started.wait()
+    await storage.end_run("run-1", RunEnd(RunState.CANCELLED, "Stopped", "", None, NOW))
+    beating = asyncio.create_task(made.beat())
+    for _ in range(50):
+        await asyncio.sleep(0.001)
+    beating.cancel()
+    outside.go.set()
+    assert (await calling).result == "42"
+    run = await storage.get_run("run-1")
+    assert run is not None
+    assert run.cost == 5

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fairlead.core.validation import validate_object
-from fairlead.errors import InvalidObject
+from fairlead.errors import InvalidObject, Refused
 from fairlead.kube import Ref
 from fairlead.services.messages import MAX_PROMPT_BYTES, Message, Messages, State, build_run
 from fairlead.services.wakeups import Wakeups
@@ -136,14 +136,31 @@ async def test_find_says_why_a_run_was_refused_before_it_was_in_storage() -> Non
     assert (found.state, found.words) == (State.FAILED, "PendingTimeout: No Model.")
 
 
+async def allowed() -> None:
+    """Let whoever asks go on."""
+
+
+async def test_follow_ends_when_who_asks_may_not_know_any_more() -> None:
+    world = World()
+    task = await world.send()
+
+    async def check() -> None:
+        raise Refused("you may not", reason="Forbidden")
+
+    following = world.messages.follow(task, check=check)
+    assert (await anext(following)).state is State.SUBMITTED
+    with pytest.raises(Refused, match="may not"):
+        await anext(following)
+
+
 async def test_follow_ends_with_the_task_or_with_the_process() -> None:
     world = World()
     task = await world.send()
     seen: list[State] = []
-    async for now in world.messages.follow(task):
+    async for now in world.messages.follow(task, check=allowed):
         seen.append(now.state)
         world.know(task, state=RunState.RUNNING if len(seen) == 1 else RunState.SUCCEEDED, attempt=1)
     assert seen == [State.SUBMITTED, State.WORKING, State.COMPLETED]
     world.know(task)
     world.wakeups.close()
-    assert [now.state async for now in world.messages.follow(task)] == [State.SUBMITTED]
+    assert [now.state async for now in world.messages.follow(task, check=allowed)] == [State.SUBMITTED]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -27,7 +28,7 @@ from a2a.utils.errors import (
 from a2a.utils.task import apply_history_length
 from starlette.requests import Request
 
-from fairlead.errors import FairleadError, InvalidObject
+from fairlead.errors import FairleadError, InvalidObject, Unavailable
 from fairlead.gateway.a2a.showing import to_artifact, to_message, to_metadata, to_status, to_task
 from fairlead.logs import get_logger
 from fairlead.services.messages import Conversation, Messages, State
@@ -36,6 +37,8 @@ _log = get_logger(__name__)
 _LONGEST_SECONDS: Final = 600.0
 """How long a message that is not streamed waits for its answer; then the task is told as it is."""
 _CANCEL_SECONDS: Final = 10.0
+_MOST_WAITING: Final = 200
+"""How many wait for tasks of one namespace at a time: each holds a connection."""
 _CALLER: Final = "fairlead"
 
 
@@ -46,6 +49,8 @@ class Caller:
     namespace: str
     agent: str
     username: str
+    check: Callable[[], Awaitable[object]]
+    """Raises when they may not ask any more."""
 
 
 class _Contexts(ServerCallContextBuilder):
@@ -116,6 +121,7 @@ class Handler(_NotOffered):
 
     def __init__(self, messages: Messages) -> None:
         self._messages = messages
+        self._waiting: Counter[str] = Counter()
 
     @validate_request_params
     async def on_message_send(
@@ -125,7 +131,7 @@ class Handler(_NotOffered):
         async with _translated():
             task = await self._send(params, context)
             if not params.configuration.return_immediately:
-                task = await self._wait(task, _LONGEST_SECONDS)
+                task = await self._wait(task, context, _LONGEST_SECONDS)
             return apply_history_length(to_task(task), params.configuration)
 
     @validate_request_params
@@ -134,7 +140,7 @@ class Handler(_NotOffered):
     ) -> AsyncGenerator[Event]:
         """Make a run of a message and tell what becomes of it."""
         async with _translated():
-            async for event in self._events(await self._send(params, context)):
+            async for event in self._events(await self._send(params, context), context):
                 yield event
 
     @validate_request_params
@@ -144,7 +150,7 @@ class Handler(_NotOffered):
         """Tell what becomes of a task from now on."""
         async with _translated():
             task = _active(await self._find(params.id, context), UnsupportedOperationError)
-            async for event in self._events(task):
+            async for event in self._events(task, context):
                 yield event
 
     @validate_request_params
@@ -159,7 +165,7 @@ class Handler(_NotOffered):
         async with _translated():
             task = _active(await self._find(params.id, context), TaskNotCancelableError)
             await self._messages.cancel(task)
-            return to_task(await self._wait(task, _CANCEL_SECONDS, to_its_end=True))
+            return to_task(await self._wait(task, context, _CANCEL_SECONDS, to_its_end=True))
 
     async def _send(self, params: wire.SendMessageRequest, context: ServerCallContext) -> Conversation:
         if params.configuration.HasField("task_push_notification_config"):
@@ -175,22 +181,49 @@ class Handler(_NotOffered):
             raise TaskNotFoundError
         return found
 
-    async def _wait(self, task: Conversation, seconds: float, *, to_its_end: bool = False) -> Conversation:
+    async def _wait(
+        self, task: Conversation, context: ServerCallContext, seconds: float, *, to_its_end: bool = False
+    ) -> Conversation:
         """Return a task when there is nothing more to wait for, or as it is after a while."""
         latest = task
         with suppress(TimeoutError):
-            async with (
-                asyncio.timeout(seconds),
-                aclosing(self._messages.follow(task, to_its_end=to_its_end)) as changes,
-            ):
+            async with asyncio.timeout(seconds), self._follow(task, context, to_its_end=to_its_end) as changes:
                 async for now in changes:
                     latest = now
         return latest
 
-    async def _events(self, task: Conversation) -> AsyncGenerator[Event]:
+    @asynccontextmanager
+    async def _follow(
+        self, task: Conversation, context: ServerCallContext, *, to_its_end: bool = False
+    ) -> AsyncGenerator[AsyncGenerator[Conversation]]:
+        """Give what becomes of a task for as long as whoever asks may know it.
+
+        Raises:
+            Unavailable: too many wait in this namespace.
+        """
+        caller = _caller(context)
+        with self._place(caller.namespace):
+            async with aclosing(self._messages.follow(task, to_its_end=to_its_end, check=caller.check)) as changes:
+                yield changes
+
+    @contextmanager
+    def _place(self, namespace: str) -> Iterator[None]:
+        if self._waiting[namespace] >= _MOST_WAITING:
+            raise Unavailable(
+                f"{_MOST_WAITING} requests wait for tasks in namespace {namespace} already: ask again later",
+                retry_after=5,
+            )
+        self._waiting[namespace] += 1
+        try:
+            yield
+        finally:
+            self._waiting[namespace] -= 1
+            self._waiting += Counter()  # forgets those of which nobody waits
+
+    async def _events(self, task: Conversation, context: ServerCallContext) -> AsyncGenerator[Event]:
         """Yield the task, then what changes of it."""
         yield to_task(task)
-        async with aclosing(self._messages.follow(task)) as changes:
+        async with self._follow(task, context) as changes:
             async for now in changes:
                 if now.state is task.state:
                     continue

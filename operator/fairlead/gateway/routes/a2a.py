@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+from functools import partial
 from typing import Any, Final
 
 import orjson
@@ -68,9 +69,9 @@ async def speak(request: Request, namespace: str, agent: str, gateway: Services,
     # What is judged here is what the SDK reads: another parser might take the same bytes for another method.
     request._json = asked  # noqa: SLF001 - where Starlette keeps what its own parser gave
     verb = _verb(asked)
-    username = ""
+    username, check = "", partial(gateway.readers.check, token, namespace, verb=verb)
     if verb == "get":
-        await gateway.readers.check(token, namespace)
+        await check()
     else:
         username = (await gateway.readers.identify(token, namespace, verb=verb)).username
     if verb == "create" and await gateway.abroad.messages.agent(namespace, agent) is None:
@@ -78,7 +79,7 @@ async def speak(request: Request, namespace: str, agent: str, gateway: Services,
     speech = await _speech(request, gateway)
     from fairlead.gateway.a2a.handler import Caller
 
-    request.state.a2a_caller = Caller(namespace, agent, username)
+    request.state.a2a_caller = Caller(namespace, agent, username, check)
     answer: Response = await speech.handle_requests(request)
     return answer
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import bindparam, select, update
 
-from fairlead.storage.base import Begun, CallAnswer, CallIntent, CallRecord, CallState, Fence, Span
+from fairlead.storage.base import Begun, CallAnswer, CallIntent, CallRecord, CallState, Fence, Span, TaskState
 from fairlead.storage.sql import budgets, costs, queue, tasks
 from fairlead.storage.sql.rows import build_call, values
-from fairlead.storage.sql.tables import calls, gateways, spans
+from fairlead.storage.sql.tables import calls, gateways, nodes, spans
+from fairlead.storage.sql.tables import tasks as work
 from fairlead.storage.sql.transaction import Transaction
+from fairlead_agent.protocol import iteration_of
 
 _ONE = select(calls).where(calls.c.task_id == bindparam("task_id"), calls.c.key == bindparam("key"))
 _OF_RUN = select(calls).where(calls.c.run_uid == bindparam("uid")).order_by(calls.c.started_at, calls.c.key)
@@ -49,6 +52,13 @@ _FINISH = _OPEN.values(
     model=bindparam("new_model"),
     paid=bindparam("new_paid"),
 ).returning(*_CHARGED)
+_LIVE_TASKS = select(work.c.id).where(work.c.id.in_(bindparam("ids", expanding=True)), work.c.state != TaskState.DONE)
+_ENDED_NODES = select(nodes.c.run_uid, nodes.c.node, nodes.c.item, nodes.c.iteration).where(
+    nodes.c.run_uid.in_(bindparam("runs", expanding=True)),
+    nodes.c.node.in_(bindparam("names", expanding=True)),
+    nodes.c.item.in_(bindparam("items", expanding=True)),
+    nodes.c.finished_at.is_not(None),
+)
 _SEEN = select(gateways.c.seen_at).where(gateways.c.gateway == bindparam("gateway"))
 
 
@@ -120,6 +130,26 @@ def get(tx: Transaction, task_id: str, key: str) -> CallRecord | None:
 def of_run(tx: Transaction, uid: str) -> list[CallRecord]:
     """Return a run's calls."""
     return [build_call(row._mapping) for row in tx.all(_OF_RUN, {"uid": uid})]  # noqa: SLF001
+
+
+def unwanted(tx: Transaction, intents: Sequence[CallIntent]) -> set[tuple[str, str]]:
+    """Return task and key of those that nobody waits for."""
+    if not intents:
+        return set()
+    live = {row.id for row in tx.all(_LIVE_TASKS, {"ids": sorted({intent.task_id for intent in intents})})}
+    whose = {
+        "runs": sorted({intent.run_uid for intent in intents}),
+        "names": sorted({intent.node for intent in intents}),
+        "items": sorted({"", *(intent.item for intent in intents)}),
+    }
+    ended = {(row.run_uid, row.node, row.item, row.iteration) for row in tx.all(_ENDED_NODES, whose)}
+
+    def is_wanted(intent: CallIntent) -> bool:
+        at = iteration_of(intent.key)
+        places = {(intent.run_uid, intent.node, item, at) for item in ("", intent.item)}
+        return intent.task_id in live and places.isdisjoint(ended)
+
+    return {(intent.task_id, intent.key) for intent in intents if not is_wanted(intent)}
 
 
 def beat(tx: Transaction, gateway: str, *, at: datetime) -> None:

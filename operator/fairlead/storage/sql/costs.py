@@ -16,13 +16,14 @@ from fairlead.storage.sql.rows import values
 from fairlead.storage.sql.tables import costs, nodes, runs
 from fairlead.storage.sql.transaction import Transaction
 from fairlead_agent.graph import paths
+from fairlead_agent.protocol import iteration_of
 
 _OF_NODE = ("input_tokens", "output_tokens", "cost", "unpriced_calls")
 _OF_RUN = (*_OF_NODE, "scripted_calls")
 _OF_DAY = ("calls", *_OF_RUN)
 _KEYS = ("day", "namespace", "workflow", "agent", "model")
-_KEY_PARTS = 4
-"""Of `fairlead_agent.protocol.call_key`, behind the path: item, iteration, try, sequence."""
+_PAID_FOR = frozenset({"llm", "agent"})
+"""Actions that cost by themselves."""
 _CHARGE_RUN = (
     update(runs)
     .where(runs.c.uid == bindparam("of_run"))
@@ -64,7 +65,7 @@ def of_answer(call: Any, answer: CallAnswer, paid: Sequence[Payment]) -> dict[st
 
 def of_lost(call: Any) -> dict[str, Sums]:
     """Return what a call adds that was lost: its worst case, as far as that is known. Tools and code cost nothing."""
-    if call.action not in {"llm", "agent"}:
+    if call.action not in _PAID_FOR:
         return {}
     if call.reservation is None or not call.reservation.priced:
         return {call.target: Sums(unpriced_calls=1, calls=1)}
@@ -78,18 +79,19 @@ def charge(tx: Transaction, call: Any, sums: Mapping[str, Sums], *, at: datetime
     total = Counter[str]()
     for of_model in sums.values():
         total.update(values(of_model))
-    if call.action != "llm" and not any(total[name] for name in _OF_RUN):
+    if call.action not in _PAID_FOR and not any(total[name] for name in _OF_RUN):
         return
     total["unpriced_calls"] = min(total["unpriced_calls"], 1)  # it is one call
     run = tx.first(_CHARGE_RUN, {f"more_{name}": total[name] for name in _OF_RUN} | {"of_run": call.run_uid})
     if run is None:
         return
     _charge_nodes(tx, call, total)
-    if call.action != "llm":
+    if call.action not in _PAID_FOR:
         return
     of_day = dict(run._mapping) | {"day": at.date().isoformat(), "agent": call.agent}  # noqa: SLF001 - a public name
-    for model in sorted(sums):
-        tx.add_up(costs, of_day | values(sums[model]) | {"model": model}, _OF_DAY)
+    for paid in sorted(sums):  # a Model, or the external agent that was asked
+        whom = {"model": paid} if call.action == "llm" else {"model": "", "agent": paid}
+        tx.add_up(costs, of_day | values(sums[paid]) | whom, _OF_DAY)
 
 
 def _charge_nodes(tx: Transaction, call: Any, added: Mapping[str, int]) -> None:
@@ -102,8 +104,7 @@ def _charge_nodes(tx: Transaction, call: Any, added: Mapping[str, int]) -> None:
 
 def _records(call: Any) -> set[tuple[str, str, int]]:
     """Return the keys of the records that a call is a part of: its node's, and those of the sub-workflows around it."""
-    parts = call.key.rsplit("/", _KEY_PARTS)
-    iteration = int(parts[2]) if len(parts) > _KEY_PARTS and parts[2].isdecimal() else 1
+    iteration = iteration_of(call.key)
     found = {(call.node, "", iteration), (call.node, call.item, iteration)}
     around = paths.parent(call.node)
     while around is not None:

@@ -277,6 +277,10 @@ class SqlStorage:
         """Return a run's calls."""
         return await self._database.read(lambda tx: calls.of_run(tx, uid))
 
+    async def unwanted_calls(self, intents: Sequence[CallIntent]) -> set[tuple[str, str]]:
+        """Return task and key of those whose task, node or item has ended."""
+        return await self._database.read(lambda tx: calls.unwanted(tx, intents))
+
     async def beat_gateway(self, gateway: str, *, at: datetime) -> None:
         """Say that a gateway process lives."""
         await self._database.write(lambda tx: calls.beat(tx, gateway, at=at))
