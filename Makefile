@@ -46,8 +46,8 @@ test: $(VENV)/.dev  ## run the tests; what needs a server that is not there is s
 	$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
 
 soak: $(VENV)/.dev  ## kill every process everywhere, for hours (make test takes a sample)
-	$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=new $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m soak -n auto --dist worksteal $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=new -n auto --dist worksteal $(PYTEST_ARGS)
 
 check: $(VENV)/.dev  ## formatting, lint, types, layers, sizes, generated files, examples
 	$(BIN)/ruff format --check .
