@@ -13,6 +13,7 @@ HTTP_OK_LIMIT: Final = 300
 HTTP_NOT_FOUND: Final = 404
 HTTP_CONFLICT: Final = 409
 HTTP_GONE: Final = 410
+HTTP_INVALID: Final = 422
 HTTP_TOO_MANY: Final = 429
 HTTP_SERVER_ERROR: Final = 500
 _MAX_RETRY_AFTER: Final = 60.0
@@ -41,11 +42,22 @@ def to_error(status: int, headers: Mapping[str, str], body: bytes, *, what: str)
     text = f"{what}: {message or f'HTTP {status}'}"
     if status == HTTP_CONFLICT:
         return Conflict(text, reason=reason or None)
+    if status == HTTP_INVALID and _is_another(body):
+        return Conflict(text)
     if status == HTTP_GONE:
         return Expired(text)
     if status == HTTP_TOO_MANY or status >= HTTP_SERVER_ERROR:
         return Unavailable(text, retry_after=_retry_after(headers))
     return Refused(text, reason=reason or None)
+
+
+def _is_another(body: bytes) -> bool:
+    """Return whether a patch named the uid of an object whose name another one has by now."""
+    try:
+        causes = orjson.loads(body)["details"]["causes"]
+        return any(cause["field"] == "metadata.uid" for cause in causes)
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return False
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:

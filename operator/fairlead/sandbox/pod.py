@@ -49,6 +49,10 @@ _WAITING: Final = frozenset({
     "ErrImagePull", "ErrImageNeverPull", "ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError",
     "CreateContainerError", "RunContainerError",
 })  # fmt: skip
+_NEVER_RAN: Final = frozenset({"StartError", "ContainerCannotRun", "ContainerStatusUnknown"})
+"""What a kubelet says of a container that it could not start, or lost."""
+_OWN_FAULT: Final = frozenset({"DeadlineExceeded", "Evicted"})
+"""Why a pod was ended whose program may have used more than it should."""
 
 
 class PodApi(Protocol):
@@ -157,7 +161,9 @@ class PodSandbox(Sandbox):
             async with asyncio.timeout(limits.wall_seconds + _START_SECONDS):
                 pod = await self._ended(name)
         except TimeoutError:
-            return Result(ended=Ended.TIMEOUT, message=f"it ran for more than {limits.wall_seconds:g} s")
+            return over_time(await self._pods.get("Pod", name) or {}, limits)
+        if lost := never_began(pod):
+            raise SandboxBroken(f"the sandbox's pod did not run: {lost}")
         return parse_log(await self._pods.log(name, max_result(limits) + 100), pod, limits)
 
     async def _ended(self, name: str) -> Object:
@@ -169,7 +175,7 @@ class PodSandbox(Sandbox):
                 continue
             if pod is None:
                 raise SandboxBroken("the sandbox's pod was deleted by somebody else")
-            if (pod.get("status") or {}).get("phase") in {"Succeeded", "Failed"}:
+            if _status(pod).get("phase") in {"Succeeded", "Failed"}:
                 return pod
             problem = waiting_for(pod)
             if problem:
@@ -213,15 +219,51 @@ def denies_egress(policy: Object) -> bool:
 
 def waiting_for(pod: Object) -> str:
     """Return why a pod's container will not start, or nothing."""
-    for status in (pod.get("status") or {}).get("containerStatuses") or ():
+    for status in _status(pod).get("containerStatuses") or ():
         waiting = (status.get("state") or {}).get("waiting") or {}
         if waiting.get("reason") in _WAITING:
             return f"{waiting['reason']}: {waiting.get('message', '')}"[:500]
     return ""
 
 
+def over_time(pod: Object, limits: Limits) -> Result:
+    """Return that a program ran for too long.
+
+    Raises:
+        SandboxBroken: it never ran: no node had room for it, or its image took too long.
+    """
+    states = [each.get("state") or {} for each in _status(pod).get("containerStatuses") or ()]
+    if not any("running" in state or "terminated" in state for state in states):
+        unmet = (each for each in _status(pod).get("conditions") or () if each.get("status") == "False")
+        why = next((_words(each) for each in unmet if each.get("reason")), "no further words")
+        raise SandboxBroken(f"the sandbox's pod did not start within {_START_SECONDS} s: {why}")
+    return Result(ended=Ended.TIMEOUT, message=f"it ran for more than {limits.wall_seconds:g} s")
+
+
+def never_began(pod: Object) -> str:
+    """Return why a pod is over without having run its program, or nothing: it may have."""
+    status = _status(pod)
+    ends = [(each.get("state") or {}).get("terminated") or {} for each in status.get("containerStatuses") or ()]
+    if any(end and (end.get("reason") not in _NEVER_RAN or status.get("reason") in _OWN_FAULT) for end in ends):
+        return ""
+    return _words(next((end for end in ends if end), status))
+
+
+def _words(about: Object) -> str:
+    return f"{about.get('reason') or 'no container was started'}: {about.get('message') or 'no further words'}"[:500]
+
+
+def _status(pod: Object) -> Object:
+    found: Object = pod.get("status") or {}
+    return found
+
+
 def parse_log(text: bytes, pod: Object, limits: Limits) -> Result:
-    """Return what a pod's log and its end say of the program: pure."""
+    """Return what a pod's log and its end say of the program: pure.
+
+    Raises:
+        SandboxBroken: the program was not what ended it, or the runner says that it could not begin.
+    """
     ready, _, rest = text.partition(READY)
     header, newline, body = rest.partition(b"\n")
     try:
@@ -234,7 +276,7 @@ def parse_log(text: bytes, pod: Object, limits: Limits) -> Result:
 
 
 def _without_result(pod: Object, limits: Limits) -> Result | None:
-    status = pod.get("status") or {}
+    status = _status(pod)
     if status.get("reason") == "DeadlineExceeded":
         return Result(ended=Ended.TIMEOUT, message=f"it ran for more than {limits.wall_seconds:g} s")
     if status.get("reason") == "Evicted":
@@ -242,6 +284,8 @@ def _without_result(pod: Object, limits: Limits) -> Result | None:
     for each in status.get("containerStatuses") or ():
         if ((each.get("state") or {}).get("terminated") or {}).get("reason") == "OOMKilled":
             return Result(ended=Ended.MEMORY, message=f"it used more than {limits.memory_bytes >> 20} MiB of memory")
+    if status.get("reason"):  # its node was shut down, for one
+        raise SandboxBroken(f"the sandbox's pod was ended: {_words(status)}")
     return None
 
 

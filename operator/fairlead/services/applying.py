@@ -43,8 +43,7 @@ class Applier:
         if not patch:
             return obj
         self._require_leadership()
-        body = {"metadata": {"uid": meta(obj)["uid"]}, "status": patch}
-        fresh = await self._kube.merge_patch(Ref.of(obj), body, subresource="status")
+        fresh = await self._kube.write_status(obj, patch)
         if fresh is not None:
             self._objects.put(fresh)
         return fresh
@@ -66,7 +65,9 @@ class Applier:
         self._require_leadership()
         try:
             created = await self._kube.create(obj)
-        except Conflict:
+        except Conflict as error:
+            if error.reason != "AlreadyExists":  # many at once: their quota was counted by somebody else meanwhile
+                raise
             return  # one of that name is there: the watch shows which
         self._objects.put(created)
         _log.info("created", kind=obj["kind"], namespace=meta(obj)["namespace"], name=meta(obj)["name"])

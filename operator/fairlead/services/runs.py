@@ -30,6 +30,8 @@ _FIRST_STATUS_SECONDS: Final = 0.25
 """After queueing: a warm pod has taken the run by then, and one write says it all."""
 _POD_GRACE: Final = 30.0
 """What a run's own pod has to end by itself after the run has."""
+_OVERDUE_SECONDS: Final = 60.0
+"""After the time by which a pod was to be gone: its node would have ended it by then."""
 _DELETED: Final = "The WorkflowRun was deleted."
 _STOPPED: Final = "The run was stopped by spec.stop."
 _NO_AGENT: Final = "The run was stopped, and its Agent does not exist any more."
@@ -169,6 +171,9 @@ class Runs:
         if facts.agent:
             return
         own = self._objects.owned("Pod", record.uid)
+        for pod in own:
+            if self._is_overdue(pod):  # one that never registered has no Lease by which its node would be found dead
+                await self._applier.delete(pod, "its node does not end it", grace_seconds=0)
         wanted = _wants_pod(record, facts)
         number = await self._claims(record) if wanted and not any(map(_is_there, own)) else 0
         settings = await self._pods.get()
@@ -244,6 +249,13 @@ class Runs:
             return None
         waits = [limit - age for limit in ((_POD_GRACE if own else None), ttl) if limit is not None and limit > age]
         return min(waits, default=None)
+
+    def _is_overdue(self, pod: Obj) -> bool:
+        """Return whether a pod should have been gone for so long that nobody ends it: its node is not there."""
+        due = meta(pod).get("deletionTimestamp")
+        if due is None:
+            return False
+        return (self._clock.now() - datetime.fromisoformat(due)).total_seconds() > _OVERDUE_SECONDS
 
     def _age(self, run: Obj) -> float:
         """Return how long ago the run ended, by the clock that wrote its status."""

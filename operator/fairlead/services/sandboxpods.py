@@ -9,6 +9,7 @@ from fairlead.errors import Refused, Unavailable
 from fairlead.kube import KubeClient, Ref
 
 _OK: Final = 200
+_BAD_REQUEST: Final = 400
 _SERVER_ERROR: Final = 500
 _TOO_EARLY: Final = frozenset({404, 409, 429})
 
@@ -21,9 +22,18 @@ class SandboxPods:
         self._namespace = namespace
 
     async def create(self, obj: dict[str, Any]) -> dict[str, Any]:
-        """Create an object, in this namespace whatever it says."""
+        """Create an object, in this namespace whatever it says.
+
+        Raises:
+            Unavailable: the namespace's quota is used up now; it is free again when others have ended.
+        """
         metadata = {**obj["metadata"], "namespace": self._namespace}
-        return await self._kube.create({**obj, "apiVersion": "v1", "metadata": metadata})
+        try:
+            return await self._kube.create({**obj, "apiVersion": "v1", "metadata": metadata})
+        except Refused as error:
+            if "exceeded quota" in str(error):
+                raise Unavailable(str(error)) from error
+            raise
 
     async def get(self, kind: str, name: str) -> dict[str, Any] | None:
         """Return an object, or None."""
@@ -41,7 +51,7 @@ class SandboxPods:
         await self._kube.delete(self._ref(kind, name), grace_seconds=0)
 
     async def log(self, pod_name: str, limit_bytes: int) -> bytes:
-        """Return the first bytes of what a pod's only container wrote.
+        """Return the first bytes of what a pod's only container wrote; nothing where the node has none of it any more.
 
         Raises:
             Unavailable: its node does not give the log now.
@@ -52,6 +62,8 @@ class SandboxPods:
         status, _, body = await self._kube.raw("GET", path, query=query)
         if status == _OK:
             return body[:limit_bytes]
+        if status == _BAD_REQUEST:  # so a server says that the container is gone: its pod was evicted
+            return b""
         words = f"the log of pod {pod_name}: the cluster answered {status}"
         if status in _TOO_EARLY or status >= _SERVER_ERROR:
             raise Unavailable(words, retry_after=1)

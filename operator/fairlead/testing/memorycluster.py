@@ -60,19 +60,26 @@ class MemoryCluster:
             raise Conflict("it is there", reason="AlreadyExists")
         return self.add(obj)
 
-    async def merge_patch(self, ref: Ref, patch: Mapping[str, Any], *, subresource: str = "") -> Object | None:
-        """Merge into the status, one level deep, or into the annotations; None if the object is not there."""
+    async def merge_patch(self, ref: Ref, patch: Mapping[str, Any]) -> Object | None:
+        """Merge into the annotations; None if the object is not there."""
         self._may_fail()
         found = self.objects.get(ref)
         if found is None or found["metadata"]["uid"] != patch["metadata"]["uid"]:
             return None
-        if not subresource:
-            merged = {**found["metadata"].get("annotations", {}), **patch["metadata"]["annotations"]}
-            version = {"resourceVersion": str(next(self._numbers))}
-            self.objects[ref] = {**found, "metadata": {**found["metadata"], **version, "annotations": merged}}
-            return self.objects[ref]
-        self.patches.append((ref, patch["status"]))
-        status = {**found.get("status", {}), **patch["status"]}
+        merged = {**found["metadata"].get("annotations", {}), **patch["metadata"]["annotations"]}
+        version = {"resourceVersion": str(next(self._numbers))}
+        self.objects[ref] = {**found, "metadata": {**found["metadata"], **version, "annotations": merged}}
+        return self.objects[ref]
+
+    async def write_status(self, obj: Mapping[str, Any], changes: Mapping[str, Any]) -> Object | None:
+        """Merge into the status, one level deep; None if this very object is not there."""
+        self._may_fail()
+        ref = Ref.of(obj)
+        found = self.objects.get(ref)
+        if found is None or found["metadata"]["uid"] != obj["metadata"]["uid"]:
+            return None
+        self.patches.append((ref, changes))
+        status = {**found.get("status", {}), **changes}
         version = {"resourceVersion": str(next(self._numbers))}
         self.objects[ref] = {**found, "metadata": {**found["metadata"], **version}, "status": status}
         return self.objects[ref]

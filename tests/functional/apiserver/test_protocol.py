@@ -255,6 +255,20 @@ def test_delete_checks_its_preconditions(api: Any, maps: str, configmap: Make) -
     assert api.delete(f"{maps}/a").status == 404
 
 
+def test_a_uid_in_a_write_is_a_precondition_for_put_and_a_field_for_patch(
+    api: Any, mine: str, maps: str, widget: Make, configmap: Make
+) -> None:
+    made = api.post(maps, configmap("a")).body
+    other = {"metadata": {"uid": "00000000-0000-0000-0000-000000000000"}}
+    put = api.put(f"{maps}/a", {**made, "metadata": {**made["metadata"], **other["metadata"]}})
+    assert (put.status, "UID in precondition" in put["message"]) == (409, True)
+    patched = api.merge(f"{maps}/a", {**other, "data": {"x": "y"}})
+    assert (patched.status, patched["details"]["causes"][0]["field"]) == (422, "metadata.uid")
+    api.post(mine, widget("a"))
+    status = api.merge(f"{mine}/a/status", {**other, "status": {"ready": True}})
+    assert status.status == 200, "of a custom kind's metadata the endpoint takes nothing over"
+
+
 def test_delete_collection_deletes_what_is_selected(api: Any, maps: str, configmap: Make) -> None:
     for name, team in (("a", "red"), ("b", "red"), ("c", "blue")):
         body = configmap(name)

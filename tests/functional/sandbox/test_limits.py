@@ -180,7 +180,8 @@ except OSError as error:
 """
     result = await sandbox.run(Job("python", source, limits=LIMITS))
 
-    assert result.ended is Ended.KILLED or result.output < 10**5, explained(result)
+    # In a pod's memory the names themselves are what is too much.
+    assert result.ended in {Ended.KILLED, Ended.MEMORY} or result.output < 10**5, explained(result)
 
 
 async def test_output_flood_is_cut(sandbox: Sandbox) -> None:

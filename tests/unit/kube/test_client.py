@@ -174,6 +174,42 @@ async def test_apply_and_subresources_use_their_own_paths(client: KubeClient, sc
     assert script.requests[2][1] == "/api/v1/namespaces/default/serviceaccounts/sa/token"
 
 
+async def test_patch_with_the_uid_of_a_former_object_is_a_conflict(client: KubeClient, script: Script) -> None:
+    cause = {"reason": "FieldValueInvalid", "field": "metadata.uid", "message": "field is immutable"}
+    answers = [{"details": {"causes": [cause]}, "reason": "Invalid"}, {"reason": "Invalid", "details": {}}]
+    script.answers = [web.json_response(answer, status=422) for answer in answers]
+    with pytest.raises(Conflict):
+        await client.merge_patch(POD, {"metadata": {"uid": "former"}})
+    with pytest.raises(Refused):
+        await client.merge_patch(POD, {"metadata": {"uid": "former"}})
+
+
+async def test_write_status_changes_the_very_object(client: KubeClient, script: Script) -> None:
+    known = {**pod("a", 1), "status": {"kept": 1, "changed": 2, "gone": 3}}
+    script.answers = [pod("a", 2)]
+
+    assert await client.write_status(known, {"changed": 4, "gone": None}) == pod("a", 2)
+
+    method, path, _, body = script.requests[0]
+    assert (method, path) == ("PATCH", "/api/v1/namespaces/default/pods/a/status")
+    assert script.headers[0]["Content-Type"] == "application/json-patch+json"
+    assert body == [
+        {"op": "test", "path": "/metadata/uid", "value": known["metadata"]["uid"]},
+        {"op": "add", "path": "/status", "value": {"kept": 1, "changed": 4}},
+    ]
+
+
+async def test_write_status_of_an_object_whose_name_another_one_has(client: KubeClient, script: Script) -> None:
+    another = pod("a", 9)
+    another["metadata"]["uid"] = "another"
+    script.answers = [status(422, "", "testing value /metadata/uid failed"), another]
+    assert await client.write_status(pod("a", 1), {"x": 1}) is None
+
+    script.answers = [status(422, "Invalid", "status.x: must be a string"), pod("a", 1)]
+    with pytest.raises(Refused, match="must be a string"):
+        await client.write_status(pod("a", 1), {"x": 1})
+
+
 async def test_watch_tells_what_changed_during_a_gap(client: KubeClient, script: Script) -> None:
     gone = {"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}}
     script.answers = [

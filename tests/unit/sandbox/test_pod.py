@@ -18,6 +18,8 @@ from fairlead.sandbox.pod import (
     build_network_policy,
     build_pod,
     build_secret,
+    never_began,
+    over_time,
     parse_log,
 )
 from fairlead.testing.clock import FakeClock
@@ -34,13 +36,17 @@ def ended(phase: str = "Succeeded", **status: Any) -> dict[str, Any]:
     return {"status": {"phase": phase, **status}}
 
 
+def container(state: str, reason: str, message: str = "") -> list[dict[str, Any]]:
+    return [{"state": {state: {"reason": reason, "message": message}}}]
+
+
 class FakePods:
     """A cluster that runs every pod at once."""
 
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str], dict[str, Any]] = {}
         self.made: list[dict[str, Any]] = []
-        self.status: dict[str, Any] = ended()
+        self.status: dict[str, Any] = ended(containerStatuses=container("terminated", "Completed"))
         self.text = LOG
         self.fails: Exception | None = None
         self.silent = 0
@@ -156,6 +162,67 @@ def test_parse_log_without_a_result_says_why(text: bytes, pod: dict[str, Any], e
 
     assert result.ended is expected
     assert result.message
+
+
+def test_parse_log_of_a_pod_that_its_node_took_along_may_be_tried_again() -> None:
+    pod = ended("Failed", reason="Terminated", message="imminent node shutdown")
+
+    with pytest.raises(SandboxBroken, match="imminent node shutdown"):
+        parse_log(b"ready\n", pod, LIMITS)
+    assert parse_log(LOG, pod, LIMITS).stdout == "hi", "it had ended before"
+
+
+@pytest.mark.parametrize(
+    ("pod", "expected"),
+    [
+        pytest.param(ended("Failed", reason="OutOfcpu", message="full"), "OutOfcpu: full", id="no-room-on-the-node"),
+        pytest.param(ended("Failed", reason="Evicted", message="rejected"), "Evicted: rejected", id="before-it-began"),
+        pytest.param(
+            ended("Failed", containerStatuses=container("terminated", "StartError", "no such file")),
+            "StartError: no such file",
+            id="no-entrypoint",
+        ),
+        pytest.param(
+            ended("Failed", containerStatuses=container("terminated", "ContainerStatusUnknown", "lost")),
+            "ContainerStatusUnknown: lost",
+            id="lost-with-its-node",
+        ),
+        pytest.param(
+            ended("Failed", reason="Evicted", containerStatuses=container("terminated", "ContainerStatusUnknown")),
+            "",
+            id="evicted-at-work",
+        ),
+        pytest.param(ended("Failed", containerStatuses=container("terminated", "OOMKilled")), "", id="out-of-memory"),
+        pytest.param(ended(containerStatuses=container("terminated", "Completed")), "", id="completed"),
+    ],
+)
+def test_never_began(pod: dict[str, Any], expected: str) -> None:
+    assert never_began(pod) == expected
+
+
+async def test_run_of_a_pod_whose_container_was_never_started_may_be_tried_again() -> None:
+    pods = FakePods()
+    pods.status, pods.text = ended("Failed", reason="UnexpectedAdmissionError", message="no device"), b""
+
+    with pytest.raises(SandboxBroken, match="UnexpectedAdmissionError: no device"):
+        await make(pods).run(Job("python", ""))
+    assert pods.objects == {}
+
+
+def test_over_time_of_a_pod_that_found_no_node_may_be_tried_again() -> None:
+    unmet = [
+        {"type": "PodReadyToStartContainers", "status": "False"},
+        {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes are available"},
+    ]
+
+    with pytest.raises(SandboxBroken, match="Unschedulable: 0/1 nodes are available"):
+        over_time(ended("Pending", conditions=unmet), LIMITS)
+    with pytest.raises(SandboxBroken, match="did not start"):
+        over_time(ended("Pending", containerStatuses=container("waiting", "ContainerCreating")), LIMITS)
+
+
+def test_over_time_of_a_program_that_runs_is_its_time_out() -> None:
+    assert over_time(ended("Running", containerStatuses=container("running", "")), LIMITS).ended is Ended.TIMEOUT
 
 
 async def test_run_of_a_pod_that_does_not_start_may_be_tried_again() -> None:

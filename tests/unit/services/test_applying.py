@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from fairlead.core.actions import Create, Delete
+from fairlead.errors import Conflict
 from fairlead.services.applying import Applier
 from fairlead.services.election import Election, LeadershipLost
 from fairlead.services.objects import Objects
@@ -30,3 +31,14 @@ async def test_apply_after_a_pause_longer_than_the_lease_writes_nothing() -> Non
             await applier.act((write,))
     await applier.tell(POD, "AgentLost", "gone", warning=True)
     assert kube.objects == before
+
+
+async def test_create_that_a_quota_counted_anew_is_tried_again_and_one_that_is_there_is_as_good() -> None:
+    kube, clock = FakeKube(), FakeClock()
+    fake: Any = kube
+    applier = Applier(fake, Objects(), clock, reporter="r", leads=lambda: True)
+    await applier.act([Create(POD), Create(POD)])
+
+    kube.failure = Conflict("Operation cannot be fulfilled on resourcequotas", reason="Conflict")
+    with pytest.raises(Conflict, match="resourcequotas"):
+        await applier.act([Create(POD)])

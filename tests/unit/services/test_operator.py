@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fairlead.core import names
+from fairlead.core.conditions import rfc3339
 from fairlead.errors import Refused, RetryableError, Unavailable
 from fairlead.kube import Ref
 from fairlead.services.objects import Key
@@ -85,6 +86,29 @@ async def test_run_pod_that_is_refused_is_said_and_tried_again_slowly(world: Ope
     world.clock.advance(60)
     await world.settle(key)
     assert len(world.kube.of_kind("Pod")) == 1
+
+
+async def test_run_pod_on_a_node_that_is_gone_is_replaced(world: OperatorWorld) -> None:
+    await world.add("Model", "m", {"model": "x"})
+    await world.add("Workflow", "w", {"model": "m", "nodes": NODES})
+    key = await world.add("WorkflowRun", "r", {"workflowRef": {"name": "w"}})
+    await world.settle(key)
+    (pod,) = world.kube.of_kind("Pod")
+    marked = {**pod, "metadata": {**pod["metadata"], "deletionTimestamp": rfc3339(world.clock.now())}}
+    world.kube.objects[Ref.of(pod)] = marked
+    await world.operator.observe("MODIFIED", marked)
+
+    world.clock.advance(50)
+    await world.settle(key)
+    assert world.kube.deleted == []
+    world.clock.advance(20)
+    await world.settle(key)
+    assert world.kube.deleted == [(Ref.of(pod), 0)]
+    await world.operator.observe("DELETED", marked)
+    await world.settle(key)
+
+    (other,) = world.kube.of_kind("Pod")
+    assert other["metadata"]["uid"] != pod["metadata"]["uid"]
 
 
 async def test_run_that_is_over_is_looked_at_without_storage(world: OperatorWorld) -> None:

@@ -13,11 +13,14 @@ from fairlead.services.sandboxpods import SandboxPods
 class Cluster:
     """Keeps what is asked of it; its pods' logs are answered with `log`."""
 
-    def __init__(self, log: tuple[int, bytes] = (200, b"")) -> None:
+    def __init__(self, log: tuple[int, bytes] = (200, b""), refuses: str = "") -> None:
         self.asked: list[tuple[str, Any]] = []
         self._log = log
+        self._refuses = refuses
 
     async def create(self, obj: dict[str, Any]) -> dict[str, Any]:
+        if self._refuses:
+            raise Refused(self._refuses, reason="Forbidden")
         self.asked.append(("create", obj))
         return obj
 
@@ -41,6 +44,22 @@ async def test_create_stays_in_the_namespace() -> None:
     await pods(cluster).create({"kind": "Pod", "metadata": {"name": "p", "namespace": "kube-system"}})
     ((_, made),) = cluster.asked
     assert (made["apiVersion"], made["metadata"]["namespace"]) == ("v1", "sandboxes")
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        pytest.param('pods "p" is forbidden: exceeded quota: sandboxes', RetryableError, id="room-comes-back"),
+        pytest.param('pods "p" is forbidden: maximum memory usage per Container is 8Gi', Refused, id="never-fits"),
+    ],
+)
+async def test_create_that_is_refused(words: str, error: type[Exception]) -> None:
+    with pytest.raises(error, match="forbidden"):
+        await pods(Cluster(refuses=words)).create({"kind": "Pod", "metadata": {"name": "p"}})
+
+
+async def test_log_of_a_container_that_is_gone_is_empty() -> None:
+    assert await pods(Cluster((400, b'container "program" in pod "p" is not available'))).log("p", 10) == b""
 
 
 async def test_delete_waits_for_nothing() -> None:

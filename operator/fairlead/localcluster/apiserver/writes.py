@@ -61,6 +61,8 @@ class WriteOptions:
     """Apply: managedFields are right already."""
     unconditional: bool = True
     """Whether an update may leave out the resourceVersion."""
+    patches: bool = False
+    """Whether the object came of a patch: a uid in it is no precondition then, but a field that cannot change."""
     warnings: list[str] = field(default_factory=list)
 
 
@@ -257,16 +259,26 @@ def _check_preconditions(resource: Resource, before: Json, obj: Json, *, options
     metadata, name = obj["metadata"], before["metadata"]["name"]
     if metadata.get("name", name) != name:
         raise bad_request(f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})")
-    uid = before["metadata"]["uid"]
-    if metadata.get("uid", uid) != uid:
-        why = f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta: {uid}"
-        raise conflict(resource, name, why)
+    _check_uid(resource, before, obj, options=options)
     version = metadata.get("resourceVersion") or ""
     if not version and not options.unconditional:
         problem = FieldError("metadata.resourceVersion", f"Invalid value: 0: {_RV_REQUIRED}", "FieldValueInvalid")
         raise invalid(resource, name, [problem])
     if version and version != before["metadata"]["resourceVersion"]:
         raise conflict(resource, name)
+
+
+def _check_uid(resource: Resource, before: Json, obj: Json, *, options: WriteOptions) -> None:
+    name, uid = before["metadata"]["name"], before["metadata"]["uid"]
+    given = obj["metadata"].get("uid", uid)
+    if given == uid:
+        return
+    if not options.patches:
+        why = f"Precondition failed: UID in precondition: {given}, UID in object meta: {uid}"
+        raise conflict(resource, name, why)
+    if not (resource.custom and options.subresource == "status"):  # there nothing of the metadata is taken over
+        problem = FieldError("metadata.uid", f'Invalid value: "{given}": field is immutable', "FieldValueInvalid")
+        raise invalid(resource, name, [problem])
 
 
 def _merge_parts(resource: Resource, before: Json, obj: Json, *, subresource: str) -> Json:

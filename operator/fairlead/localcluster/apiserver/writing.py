@@ -63,6 +63,7 @@ def write_options(call: Call, resource: Resource, *, operation: str = "Update") 
         strictness=strictness,
         operation=operation,
         unconditional=not (resource.custom and call.method == "PUT"),
+        patches=call.method == "PATCH",
         warnings=call.warnings,
     )
 
