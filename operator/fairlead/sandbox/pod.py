@@ -44,6 +44,8 @@ _LOOK_SECONDS: Final = 0.5
 _START_SECONDS: Final = 120
 _SWEEP_SECONDS: Final = 60
 _MAX_SECRET: Final = 1 << 20
+_MAX_DISK: Final = 1 << 30
+"""Bytes: a program may write as much into its termination log, too, which is a file of the node."""
 _POLICY: Final = "sandboxes"
 _WAITING: Final = frozenset({
     "ErrImagePull", "ErrImageNeverPull", "ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError",
@@ -140,6 +142,8 @@ class PodSandbox(Sandbox):
         check_job(job)
         if job.network:
             raise JobRefused("network: sandboxes that are pods have none: use the back end docker or bubblewrap for it")
+        if job.limits.disk_bytes > _MAX_DISK:
+            raise JobRefused(f"limits.diskMiB: sandboxes that are pods have at most {_MAX_DISK >> 20}")
         frame = to_frame(job, Inside())
         if len(frame) > _MAX_SECRET * 3 // 4:
             raise JobRefused("the job is larger than what a Secret can hold: a pod's files and inputs end at 700 KiB")

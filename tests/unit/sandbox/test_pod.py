@@ -136,6 +136,11 @@ def test_build_network_policy_denies_everything() -> None:
     assert spec == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [], "egress": []}
 
 
+async def test_run_with_more_disk_than_a_node_may_lose_is_refused() -> None:
+    with pytest.raises(JobRefused, match="diskMiB: .* at most 1024"):
+        await make(FakePods()).run(Job("python", "", limits=Limits(disk_bytes=2 << 30)))
+
+
 async def test_run_with_a_network_is_refused_with_the_reason() -> None:
     with pytest.raises(JobRefused, match="docker or bubblewrap"):
         await make(FakePods()).run(Job("python", "", network=("a.test",)))
