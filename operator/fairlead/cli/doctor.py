@@ -114,7 +114,7 @@ def _engine(engine: str) -> Finding:
     """Return what runs pods now."""
     if engine == "docker":
         return Finding("ok", "pods: docker: agents run in containers that reach nothing but the gateway")
-    again = "the next `fairlead up` says why, and takes Docker where it can"
+    again = "for containers: `fairlead down`, then `fairlead up --runtime docker`, which says what is missing"
     return Finding("note", "pods: process: they are local processes and could read what you can read", again)
 
 

@@ -357,7 +357,7 @@ class _Planner:
         if found is None:
             return Needed("Sandbox", reach, tuple(use.used_by), None)
         closed = found["name"] == "pod" and reach != _reach(None)
-        detail = "sandboxes that are pods have no network" if closed else found["description"]
+        detail = "sandboxes that are pods have no network" if closed else found["description"].removeprefix("none: ")
         return Needed("Sandbox", reach, tuple(use.used_by), found["name"] != "none" and not closed, detail)
 
     def _known(self, kind: str) -> Mapping[str, Json] | None:
@@ -371,7 +371,7 @@ class _Planner:
         """Yield what was looked up and is not there."""
         for one in self.needed():
             if one.there is False and one.kind == "Sandbox":
-                text = f"the programs of {', '.join(one.used_by)} cannot be run: {one.detail.removeprefix('none: ')}"
+                text = f"the programs of {', '.join(one.used_by)} cannot be run: {one.detail}"
                 yield PlanProblem("", text, "SandboxUnavailable")
             elif one.there is False:
                 key = f", {one.detail}," if one.kind == "Secret" else ""
