@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fairlead.core import names
@@ -17,6 +17,18 @@ class _Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="FAIRLEAD_", use_attribute_docstrings=True, extra="ignore", frozen=True
     )
+
+
+_Read = TypeVar("_Read", bound=_Settings)
+
+
+def read_settings(kind: type[_Read]) -> _Read:
+    """Return a process's settings; end the process with a line for each one that is wrong, without its value."""
+    try:
+        return kind()
+    except ValidationError as error:
+        wrong = [f"FAIRLEAD_{str(one['loc'][0]).upper()}: {one['msg']}" for one in error.errors()]
+        raise SystemExit("\n".join(wrong)) from None
 
 
 class ProcessSettings(_Settings):

@@ -74,7 +74,7 @@ async def _list(session: Session, *, fmt: str, headers: bool) -> int:
             for agent in found
             for _row in [list_row(agent, leases_of(agent, leases), wide=wide, now=now)]
         ]
-        titles = [*(["NAMESPACE"] if everywhere else []), *HEADERS, *(WIDE_HEADERS if wide else ())]
+        titles = [*(["NAMESPACE"] if everywhere else []), *(WIDE_HEADERS if wide else HEADERS)]
         printing.print_rows(rows, headers=titles if headers else ())
     if not found:
         printing.hint("No agents found" + (f" in {session.scope} namespace." if session.scope else "."))

@@ -19,7 +19,7 @@ _UNSEEN: Final = "the operator has not looked at it; does it run?"
 _UNKNOWN: Final = "n/a"
 _NONE: Final = "-"
 HEADERS: Final = ("NAME", "READY", "PODS", "QUEUE", "MODEL", "SKILLS", "WHY NOT READY")
-WIDE_HEADERS: Final = ("CAPABILITIES", "VERSION", "DRAINING", "AGE")
+WIDE_HEADERS: Final = (*HEADERS[:-1], "CAPABILITIES", "VERSION", "DRAINING", "AGE", HEADERS[-1])
 _Lease = TypeVar("_Lease", bound=Obj)
 POD_HEADERS: Final = ("POD", "STATE", "TASKS", "HEARTBEAT", "VERSION", "CAPABILITIES")
 
@@ -62,7 +62,6 @@ def list_row(agent: Obj, leases: Sequence[Obj], *, wide: bool, now: datetime) ->
         _number(status.get("queue")),
         spec.get("model") or _NONE,
         skills(agent, leases) or _NONE,
-        why if wide else shorten(why, _WHY),
     ]
     if wide:
         versions = sorted({_annotation(one, names.VERSION_ANNOTATION) for one in leases} - {""})
@@ -73,7 +72,7 @@ def list_row(agent: Obj, leases: Sequence[Obj], *, wide: bool, now: datetime) ->
             str(sum(map(drains, leases))),
             age(now - born) if born else "",
         ]
-    return row
+    return [*row, why if wide else shorten(why, _WHY)]
 
 
 def skills(agent: Obj, leases: Sequence[Obj]) -> str:
@@ -140,12 +139,12 @@ def _pod_row(
     name: str, pod: Obj | None, lease: Obj | None, session: Mapping[str, Any] | None, *, asked: bool, now: datetime
 ) -> list[str]:
     beat = heartbeat(lease, now)
-    capacity = _annotation(lease, names.CAPACITY_ANNOTATION) or str((session or {}).get("concurrency") or "?")
+    capacity = _annotation(lease, names.CAPACITY_ANNOTATION) or (session or {}).get("concurrency")
     at_work = len(session["tasks"]) if session is not None else 0
     return [
         name,
         pod_state(pod, lease, now=now),
-        f"{at_work if asked else '?'}/{capacity}" if lease is not None else _NONE,
+        f"{at_work if asked else '?'}/{capacity}" if lease is not None and capacity else _NONE,
         _NONE if beat is None else f"{age(beat)} ago",
         _version(lease, session) or _NONE,
         ",".join(_capabilities([lease] if lease else [])) or _NONE,
@@ -156,7 +155,8 @@ def pod_state(pod: Obj | None, lease: Obj | None, *, now: datetime) -> str:
     """Return a word for where a pod is: Registered, Draining, Silent, or what keeps it from registering."""
     if pod is not None and meta(pod).get("deletionTimestamp"):
         return "Terminating"
-    if lease is not None and (pod is None or spec_of(lease).get("holderIdentity") == meta(pod)["uid"]):
+    holder = spec_of(lease or {}).get("holderIdentity")
+    if lease is not None and holder and (pod is None or holder == meta(pod)["uid"]):
         beat, patience = heartbeat(lease, now), spec_of(lease).get("leaseDurationSeconds") or 15
         if beat is not None and beat > timedelta(seconds=patience):
             return "Silent"
@@ -164,7 +164,7 @@ def pod_state(pod: Obj | None, lease: Obj | None, *, now: datetime) -> str:
     trouble = pod_trouble(pod) if pod is not None else None
     if trouble is not None:
         return str(trouble[0])
-    return "NotRegistered" if status_of(pod or {}).get("phase") == "Running" else "Starting"
+    return "NotRegistered" if pod is None or status_of(pod).get("phase") == "Running" else "Starting"
 
 
 def heartbeat(lease: Obj | None, now: datetime) -> timedelta | None:

@@ -96,6 +96,7 @@ def _machine(home: Path) -> Iterator[Finding]:
         yield (
             Finding("bad", f"not running: {', '.join(dead)}", logs) if dead else Finding("ok", f"runs in {place.root}")
         )
+        yield _engine(known.engine)
     else:
         taken = [str(port) for port in known.ports.values() if not is_free(port)]
         if taken:
@@ -105,7 +106,16 @@ def _machine(home: Path) -> Iterator[Finding]:
     yield (
         Finding("ok", f"Ollama has {model}") if model else Finding("note", note, "https://ollama.com, if you want one")
     )
-    yield _runtime(place)
+    if known.supervisor is None or not known.supervisor.alive():
+        yield _runtime(place)
+
+
+def _engine(engine: str) -> Finding:
+    """Return what runs pods now."""
+    if engine == "docker":
+        return Finding("ok", "pods: docker: agents run in containers that reach nothing but the gateway")
+    again = "for containers: `fairlead down`, then `fairlead up --runtime docker`, which says what is missing"
+    return Finding("note", "pods: process: they are local processes and could read what you can read", again)
 
 
 def _runtime(home: Home) -> Finding:
@@ -164,5 +174,8 @@ def _sandbox(shown: Mapping[str, str]) -> Finding:
     """Return what is to be said of where programs run."""
     if shown["name"] != "none":
         return Finding("ok", f"programs run in {shown['description']}")
-    fix = "install bubblewrap, or Docker and its sandbox image (make images), and start the gateway again"
-    return Finding("note", f"code nodes and the tools python and shell are refused: {shown['description']}", fix)
+    why = shown["description"].removeprefix("none: ")
+    fix = "install bubblewrap, or Docker and its sandbox image (make images); within half a minute it is found"
+    if "FAIRLEAD_SANDBOX" in why:
+        fix = "start the gateway again with another FAIRLEAD_SANDBOX"
+    return Finding("note", f"code nodes and the tools python and shell are refused: {why}", fix)

@@ -174,14 +174,14 @@ async def _with_cluster(target: Target, found: Found, wanted: Wanted) -> Found:
         return found
     try:
         async with asyncio.timeout(_SECONDS), open_session(target) as session:
-            prices, history = await _remembered(session, there, wanted)
+            prices, history, sandbox = await _remembered(session, there, wanted)
     except KeyError as error:
-        hint(f"earlier runs were not looked up: the gateway is of another version and does not tell {error}")
+        hint(f"what the gateway knows was not looked up: the gateway is of another version and does not tell {error}")
         return replace(found, there=there)
     except (FairleadError, OSError, TimeoutError) as error:
-        hint(f"earlier runs were not looked up: {str(error) or f'no answer within {_SECONDS:g} s'}")
+        hint(f"what the gateway knows was not looked up: {str(error) or f'no answer within {_SECONDS:g} s'}")
         return replace(found, there=there)
-    return Found(there, prices, history)
+    return Found(replace(there, sandbox=sandbox), prices, history)
 
 
 async def _looked_up(session: Session, known: There) -> There:
@@ -220,8 +220,8 @@ async def _with_secrets(session: Session, there: There, wanted: Wanted) -> There
 
 async def _remembered(
     session: Session, there: There, wanted: Wanted
-) -> tuple[Mapping[str, ModelPrice], WorkflowProfile | None]:
-    """Return what the gateway knows of prices and of earlier runs."""
+) -> tuple[Mapping[str, ModelPrice], WorkflowProfile | None, Mapping[str, str]]:
+    """Return what the gateway knows of prices, of earlier runs and of its sandbox."""
     from fairlead.cli.gateway import open_gateway
     from fairlead.services.planning import read_prices
     from fairlead.services.profiling import read_workflow_profile
@@ -230,8 +230,9 @@ async def _remembered(
     async with open_gateway(session) as gateway:
         prices = await gateway.prices(session.namespace, models[:64]) if models else {}
         shown = await gateway.workflow_profile(session.namespace, wanted.name) if wanted.name else None
+        sandbox = await gateway.sandbox(session.namespace)
     history = read_workflow_profile(shown) if shown is not None and shown["runs"] else None
-    return read_prices(prices), history
+    return read_prices(prices), history, sandbox
 
 
 def _with_list_prices(found: Found) -> Found:

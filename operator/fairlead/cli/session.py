@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 from fairlead.cli.options import Target
 from fairlead.clock import SystemClock
-from fairlead.errors import Refused
+from fairlead.errors import Refused, Unavailable
 from fairlead.kube import KubeClient
 from fairlead.localcluster.supervisor.home import Home, State
 
@@ -54,7 +54,7 @@ async def open_session(target: Target) -> AsyncIterator[Session]:
     """Connect to the cluster that is meant.
 
     Raises:
-        Refused: there is none (``NoKubeconfig``).
+        Refused: there is none, or it is that of a Fairlead on this machine which does not run (``NoKubeconfig``).
     """
     home = Home(target.home.resolve())
     path = find_kubeconfig(target, home)
@@ -63,6 +63,11 @@ async def open_session(target: Target) -> AsyncIterator[Session]:
         namespace = target.namespace or context_namespace(path, target.context)
         local = home if path == home.kubeconfig or _same_server(home, kube.server) else None
         yield Session(target, kube, namespace, local, SystemClock())
+    except Unavailable as error:
+        if path != home.kubeconfig or runs(home):
+            raise
+        text = f"Fairlead does not run in {home.root}: start it with `fairlead up`"
+        raise Refused(f"{text}, or unset KUBECONFIG to use another cluster", reason="NoKubeconfig") from error
     finally:
         await kube.aclose()
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from fairlead import logs
 from fairlead.controllers.process import run
 from fairlead.errors import FairleadError
-from fairlead.settings import OperatorSettings
+from fairlead.settings import OperatorSettings, read_settings
 from fairlead.wiring import build_operator
 
 _log = logs.get_logger("fairlead.controllers")
@@ -40,7 +40,7 @@ def _if_bug(error: BaseException) -> BaseException | None:
 
 def main() -> int:
     """Run until told to stop; any other end is an error, so that a supervisor starts the process anew."""
-    settings = OperatorSettings()
+    settings = read_settings(OperatorSettings)
     logs.setup(level=settings.log_level, fmt=settings.log_format)
     logging.getLogger("kopf").setLevel(logging.WARNING)
     try:

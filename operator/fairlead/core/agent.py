@@ -181,5 +181,15 @@ def _container_trouble(pod: Obj, container: Mapping[str, Any]) -> Refusal | None
     if word in _CONFIG_FAILURES and _SECRET.search(text):
         return Reason.SECRET_NOT_FOUND, f"Pod {name}: {word}: {text}; create the Secret."
     if word in _CRASHES:
-        return Reason.POD_FAILING, f"Pod {name}: {word}: {text}; see `kubectl logs {name}`."
+        return Reason.POD_FAILING, f"Pod {name}: {word}: {_last_end(container) or text}; see `kubectl logs {name}`."
     return None
+
+
+def _last_end(container: Mapping[str, Any]) -> str:
+    """Return in words how a container ended that is to be started again, or nothing."""
+    ended = (container.get("lastState") or {}).get("terminated")
+    if not ended:
+        return ""
+    if ended.get("reason") == "OOMKilled":
+        return "it ended because it used more memory than it may (OOMKilled): raise spec.resources.limits.memory"
+    return f"it ended with exit code {ended.get('exitCode')} ({ended.get('reason') or 'no reason'})"

@@ -17,18 +17,26 @@ TROUBLES: Final[Mapping[str, str]] = {
     Reason.MODEL_UNAVAILABLE: _SILENT,
     Reason.UNREACHABLE: _SILENT,
     Reason.ADDRESS_REFUSED: "The gateway may not ask the address in spec.baseURL",
-    Reason.AUTHENTICATION_FAILED: "The provider does not accept the key: look at the Secret that spec.apiKey names",
-    Reason.SECRET_NOT_FOUND: "The Secret that spec.apiKey names is not there, or the gateway may not read it",
-    Reason.INVALID_SECRET: "The Secret that spec.apiKey names holds no key",
+    Reason.AUTHENTICATION_FAILED: "The provider does not accept {key}",
+    Reason.SECRET_NOT_FOUND: "There is no {key}, or the gateway may not read it",
+    Reason.INVALID_SECRET: "There is no usable value in {key}",
 }
-"""Why a Model as such does not answer, whatever it is asked, and what to do."""
+"""Why a Model as such does not answer, whatever it is asked, and what to do. ``{key}`` is its place."""
 
 
-def trouble_of(reason: str) -> Refusal | None:
+def trouble_of(reason: str, model: Obj) -> Refusal | None:
     """Return what it means that requests fail for this reason, or None if that says nothing of the Model."""
     if reason not in TROUBLES:
         return None
-    return Reason(reason), f"{TROUBLES[Reason(reason)]}; runs have more in `fairlead logs`."
+    said = TROUBLES[Reason(reason)].format(key=_place_of_key(model))
+    return Reason(reason), f"{said}; runs have more in `fairlead logs`."
+
+
+def _place_of_key(model: Obj) -> str:
+    ref = ((spec_of(model).get("apiKey") or {}).get("valueFrom") or {}).get("secretKeyRef")
+    if not ref:
+        return "requests without a key: name its Secret in spec.apiKey"
+    return f'key {ref["key"]} of the Secret "{ref["name"]}", which spec.apiKey names'
 
 
 def plan_model(model: Obj, *, lacking: Refusal | None = None) -> Plan:

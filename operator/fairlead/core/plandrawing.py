@@ -173,7 +173,7 @@ def _graph_rows(nodes: Sequence[PlannedNode]) -> Iterator[Sequence[str]]:
             f"{node.action} {node.target}".strip(),
             ", ".join(node.needs),
             _count(calls) if calls.most else "",
-            _cost(node.cost) if node.estimate.model_calls.most else "",
+            _cost(node.cost) if node.estimate.model_calls.most or (node.cost and node.cost.most) else "",
             "; ".join([*notes, *node.notes]),
         )
 
@@ -191,7 +191,7 @@ def _estimate_lines(plan: RunPlan) -> Iterator[str]:
         cost = plan.history.cost
         paid = "cost n/a" if cost is None else f"{rounded(int(cost.p50))} (p95 {rounded(int(cost.p95), up=True)})"
         took = f"{plan.history.seconds.p50:.1f}s (p95 {plan.history.seconds.p95:.1f}s)"
-        yield f"  earlier  {plan.history.runs} runs: {paid}, {took}"
+        yield f"  earlier  {_many(plan.history.runs, 'run')}: {paid}, {took}"
     for text in plan.assumptions:
         yield f"  assumed  {text}"
 

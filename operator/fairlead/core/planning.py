@@ -341,6 +341,8 @@ class _Planner:
         return tuple(found)
 
     def _look(self, kind: str, name: str, use: _Use) -> Needed:
+        if kind == "Sandbox":
+            return self._look_at_sandbox(name, use)
         known = self._known(kind)
         built_in = kind == "Tool" and name in BUILT_IN_TOOLS and name not in (known or {})
         spec = self._spec(kind, name)
@@ -348,6 +350,15 @@ class _Planner:
         there = None if known is None or (kind in self._there.partly and name not in known) else name in known
         there = True if built_in else there
         return Needed(kind, name, tuple(use.used_by), there, detail)
+
+    def _look_at_sandbox(self, reach: str, use: _Use) -> Needed:
+        """Say whether programs that reach this far can be run; sandboxes that are pods reach nothing."""
+        found = self._there.sandbox
+        if found is None:
+            return Needed("Sandbox", reach, tuple(use.used_by), None)
+        closed = found["name"] == "pod" and reach != _reach(None)
+        detail = "sandboxes that are pods have no network" if closed else found["description"].removeprefix("none: ")
+        return Needed("Sandbox", reach, tuple(use.used_by), found["name"] != "none" and not closed, detail)
 
     def _known(self, kind: str) -> Mapping[str, Json] | None:
         known: Mapping[str, Json] | None = getattr(self._there, f"{kind.lower()}s", None)
@@ -359,7 +370,10 @@ class _Planner:
     def missing(self) -> Iterator[PlanProblem]:
         """Yield what was looked up and is not there."""
         for one in self.needed():
-            if one.there is False:
+            if one.there is False and one.kind == "Sandbox":
+                text = f"the programs of {', '.join(one.used_by)} cannot be run: {one.detail}"
+                yield PlanProblem("", text, "SandboxUnavailable")
+            elif one.there is False:
                 key = f", {one.detail}," if one.kind == "Secret" else ""
                 text = f'{one.kind} "{one.name}"{key} does not exist; {", ".join(one.used_by)} needs it: create it'
                 yield PlanProblem("", text, f"{one.kind}NotFound")

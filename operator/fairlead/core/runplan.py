@@ -25,6 +25,8 @@ class There:
     workflows: Mapping[str, Json] | None = None
     secrets: Mapping[tuple[str, str], bool] | None = None
     """By a Secret's name and key: whether it is there."""
+    sandbox: Mapping[str, str] | None = None
+    """The ``name`` of the gateway's sandbox, ``none`` among them, and its ``description``."""
     partly: frozenset[str] = frozenset()
     """Kinds of which only some could be looked up: what is not there may be elsewhere."""
 

@@ -13,7 +13,7 @@ from fairlead import logs
 from fairlead.clock import SystemClock
 from fairlead.errors import RetryableError, TerminalError
 from fairlead.gateway.server import serve
-from fairlead.settings import GatewaySettings
+from fairlead.settings import GatewaySettings, read_settings
 from fairlead.wiring import Gateway, build_gateway
 
 _log = logs.get_logger(__name__)
@@ -55,7 +55,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 def main() -> int:
     """Run the process; return its exit code."""
-    settings = GatewaySettings()
+    settings = read_settings(GatewaySettings)
     logs.setup(level=settings.log_level, fmt=settings.log_format)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:

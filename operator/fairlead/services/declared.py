@@ -112,7 +112,7 @@ class Planner:
         uses = list(uses_of_model(spec_of(model), "spec"))
         self._remember(model, uses)
         namespace, name = meta(model)["namespace"], meta(model)["name"]
-        lacking = self._lacking(namespace, uses) or trouble_of(self._health.trouble(namespace, name))
+        lacking = self._lacking(namespace, uses) or trouble_of(self._health.trouble(namespace, name), model)
         return plan_model(model, lacking=lacking)
 
     async def _plan_agent(self, agent: Obj, refused: FairleadError | None) -> Plan:
@@ -137,7 +137,8 @@ class Planner:
         namespace, name = meta(agent)["namespace"], spec_of(agent).get("model") or ""
         model = self._objects.find("Model", namespace, name)
         names = (name, *(spec_of(model).get("fallbacks") or ())) if model is not None else ()
-        found = [trouble_of(self._health.trouble(namespace, one)) for one in names]
+        models = [(one, self._objects.find("Model", namespace, one) or {}) for one in names]
+        found = [trouble_of(self._health.trouble(namespace, one), other) for one, other in models]
         if not found or not all(found) or found[0] is None:
             return None
         reason, text = found[0]

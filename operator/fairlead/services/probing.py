@@ -40,6 +40,11 @@ _MAX_MESSAGE: Final = 512
 _MAX_SKILLS: Final = 1024
 _SAYS_ITSELF: Final = frozenset({Reason.INVALID_CARD, Reason.SECRET_NOT_FOUND, Reason.INVALID_SECRET})
 """Reasons that are shown as they are; anything else means that the agent could not be reached."""
+_IS_IT_THERE: Final = "Is spec.external.url right, and the agent running?"
+_MAY_BE_OPENED: Final = (
+    "Only public addresses are asked, unless the gateway has FAIRLEAD_ALLOW_PRIVATE_AGENTS=true or, for this machine, "
+    "FAIRLEAD_ALLOW_LOOPBACK_AGENTS=true."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +173,8 @@ class Probing:
             if reason == Reason.INVALID_CARD:
                 text = f"The card of {url} is of no use: {error}."
             elif reason == Reason.EXTERNAL_UNREACHABLE:
-                text = f"The card of {url} cannot be read: {error}. Is spec.external.url right, and the agent running?"
+                advice = _MAY_BE_OPENED if error.reason == Reason.ADDRESS_REFUSED else _IS_IT_THERE
+                text = f"The card of {url} cannot be read: {error}. {advice}"
             else:
                 text = f"{error}."
             return Finding(reason=reason, message=bounded(redact(text), _MAX_MESSAGE))

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from fairlead.cli.agents import build_external, drain_state
 from fairlead.cli.agentviews import (
+    WIDE_HEADERS,
     Shown,
     as_document,
     condition_rows,
@@ -89,7 +90,13 @@ def test_list_row_of_an_agent_that_nobody_has_looked_at() -> None:
 
 def test_list_row_wide_sums_up_the_pods() -> None:
     leases = [lease("clerk-0"), lease("clerk-1", drain="true", version="0.2.0")]
-    assert list_row(agent(), leases, wide=True, now=NOW)[-4:] == ["llm,tool", "0.1.0,0.2.0", "1", "1h0m"]
+    assert list_row(agent(), leases, wide=True, now=NOW)[-5:] == ["llm,tool", "0.1.0,0.2.0", "1", "1h0m", ""]
+
+
+def test_list_row_wide_ends_with_the_reason_which_may_be_long() -> None:
+    row = list_row(agent(ready="False"), [], wide=True, now=NOW)
+    assert (len(row), WIDE_HEADERS[-1]) == (len(WIDE_HEADERS), "WHY NOT READY")
+    assert row[-1].startswith("ImagePullFailed: Pod clerk-0: Err")
 
 
 def test_list_row_of_an_agent_elsewhere_shows_what_its_card_says() -> None:
@@ -119,6 +126,7 @@ def test_leases_of_an_agent_with_a_name_that_is_too_long_for_a_label() -> None:
         pytest.param(pod(phase="Running"), None, "NotRegistered", id="runs-without-a-lease"),
         pytest.param(pod(phase="Pending"), None, "Starting", id="starts"),
         pytest.param(None, lease(), "Registered", id="pods-may-not-be-seen"),
+        pytest.param(None, {"metadata": {}, "spec": {}}, "NotRegistered", id="external-and-never-reached"),
         pytest.param(
             pod(
                 phase="Pending",
@@ -150,6 +158,12 @@ def test_pod_rows_show_tasks_and_heartbeat() -> None:
 def test_pod_rows_without_a_gateway_do_not_claim_that_nothing_is_at_work() -> None:
     assert pod_rows(shown(pool=None), NOW)[0][2] == "?/2"
     assert as_document(shown(pool=None), NOW)["pods"][0]["tasks"] is None
+
+
+def test_pod_rows_of_an_agent_elsewhere_claim_no_capacity() -> None:
+    there = {"metadata": {"name": "clerk-external"}, "spec": {"holderIdentity": "gateway", "renewTime": ago(1)}}
+    ((name, state, tasks, *_),) = pod_rows(shown(leases=[there], pods=[], pool={"pods": []}), NOW)
+    assert (name, state, tasks) == ("clerk-external", "Registered", "-")
 
 
 def test_pod_rows_of_a_pod_without_a_lease() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fairlead.api.conditions import Reason
 from fairlead.core import names
 from fairlead.core.actions import Create, Delete, Drain, Plan
-from fairlead.core.agent import Observed, plan_agent, refusal_of_pod
+from fairlead.core.agent import Observed, plan_agent, pod_trouble, refusal_of_pod
 from fairlead.core.manifests import PodSettings, build_pool_pod
 from fairlead.core.pool import Load, bounds, needed
 
@@ -222,6 +222,22 @@ def test_plan_agent_quota_of_a_pool_that_has_enough_is_no_outage() -> None:
 
 def waiting(reason: str, message: str = "") -> dict[str, Any]:
     return {"containerStatuses": [{"state": {"waiting": {"reason": reason, "message": message}}}]}
+
+
+@pytest.mark.parametrize(
+    ("ended", "words"),
+    [
+        ({"reason": "OOMKilled", "exitCode": 137}, "raise spec.resources.limits.memory"),
+        ({"reason": "Error", "exitCode": 78}, "it ended with exit code 78 (Error); see"),
+        (None, "CrashLoopBackOff: words; see"),
+    ],
+)
+def test_pod_trouble_of_a_crash_says_how_it_ended(ended: dict[str, Any] | None, words: str) -> None:
+    status = waiting("CrashLoopBackOff", "words")
+    status["containerStatuses"][0]["lastState"] = {"terminated": ended} if ended else {}
+    trouble = pod_trouble({"metadata": {"name": "clerk-0"}, "status": status})
+    assert trouble is not None
+    assert words in trouble[1]
 
 
 @pytest.mark.parametrize(

@@ -215,6 +215,34 @@ def test_plan_run_says_where_programs_run_and_what_they_reach() -> None:
     assert not found.problems
 
 
+@pytest.mark.parametrize(
+    ("sandbox", "there", "refused"),
+    [
+        pytest.param({"name": "docker", "description": "docker"}, (True, True), [], id="docker"),
+        pytest.param({"name": "pod", "description": "pod"}, (True, False), ["fetch"], id="pods-have-no-network"),
+        pytest.param({"name": "none", "description": "none: no bwrap"}, (False, False), ["count", "fetch"], id="none"),
+    ],
+)
+def test_plan_run_says_whether_programs_can_be_run(
+    sandbox: dict[str, str], there: tuple[bool, bool], refused: list[str]
+) -> None:
+    found = plan(
+        {"name": "count", "code": {"language": "python", "source": "1"}},
+        {"name": "fetch", "code": {"language": "shell", "source": "1", "network": {"allow": ["a.example"]}}},
+        there={"sandbox": sandbox},
+    )
+    assert tuple(one.there for one in found.needed) == there
+    assert [problem.reason for problem in found.problems] == ["SandboxUnavailable"] * len(refused)
+    assert all(name in problem.message for name, problem in zip(refused, found.problems, strict=True))
+
+
+def test_plan_run_shows_what_an_external_agent_costs() -> None:
+    there = {"agents": {"far": {"external": {"url": "https://a.example", "costPerCallUSD": "0.002"}}}}
+    found = plan({"name": "a", "agent": {"name": "far", "prompt": "Hi"}}, there=there)
+    (line,) = [line for line in found.text().splitlines() if "agent far" in line and "external" not in line]
+    assert "$0.002" in line
+
+
 def test_plan_run_adds_handlers() -> None:
     alert = {"tool": {"name": "http_request", "arguments": {}}}
     spec = {"model": "m", "nodes": [ask("a")], "onFailure": alert, "finally": alert}

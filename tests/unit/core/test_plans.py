@@ -12,7 +12,7 @@ from fairlead.api.conditions import Reason
 from fairlead.core import names
 from fairlead.core.actions import Create, Delete, Plan
 from fairlead.core.manifests import PodSettings, build_event, build_pool_pod, build_run_pod, build_started_run
-from fairlead.core.model import plan_model
+from fairlead.core.model import plan_model, trouble_of
 from fairlead.core.references import References
 from fairlead.core.statuses import status_patch
 from fairlead.core.workflow import Observed, plan_workflow
@@ -61,6 +61,19 @@ def test_plan_model(spec: dict[str, Any], expected: tuple[str, str]) -> None:
     plan = plan_model(model)
     assert ready(plan) == expected
     assert status_patch(with_status(model, plan), plan_model(with_status(model, plan)), now=NOW) == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ({"valueFrom": {"secretKeyRef": {"name": "keys", "key": "openai"}}}, 'key openai of the Secret "keys"'),
+        (None, "requests without a key: name its Secret in spec.apiKey"),
+    ],
+)
+def test_trouble_of_a_key_says_where_it_is(key: dict[str, Any] | None, words: str) -> None:
+    trouble = trouble_of("AuthenticationFailed", make("Model", "m", {"model": "x", "apiKey": key}))
+    assert trouble is not None
+    assert words in trouble[1]
 
 
 def test_plan_model_waits_for_its_fallbacks() -> None:

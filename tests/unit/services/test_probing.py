@@ -107,6 +107,16 @@ async def test_look_does_not_renew_what_cannot_be_read_and_says_why(world: World
     assert world.bus.told == ["n/theirs"] * 3
 
 
+@pytest.mark.parametrize(
+    ("reason", "advice"), [("Unreachable", "Is spec.external.url right"), ("AddressRefused", "_ALLOW_PRIVATE_AGENTS")]
+)
+async def test_look_says_what_to_do_about_an_address(world: World, reason: str, advice: str) -> None:
+    world.cards.failure = Refused("no", reason=reason)
+    await world.gateway().look(agent(), None)
+    assert world.notes(names.PROBE_REASON_ANNOTATION) == "ExternalUnreachable"
+    assert advice in str(world.notes(names.PROBE_MESSAGE_ANNOTATION))
+
+
 async def test_look_makes_a_lease_that_nobody_holds_for_a_card_of_no_use(world: World) -> None:
     world.cards.failure = InvalidCard("it has no name")
     await world.gateway().look(agent(), None)

@@ -314,7 +314,8 @@ def describe(choice: Choice) -> str:
 def describe_sandbox(shown: Mapping[str, str]) -> str:
     """Return what a person is told of where programs run."""
     if shown["name"] == "none":
-        return f"none: code nodes and the tools python and shell are refused ({shown['description']})"
+        why = shown["description"].removeprefix("none: ")
+        return f"none: code nodes and the tools python and shell are refused ({why})"
     return f"{shown['description']}; programs run there, never in an agent"
 
 

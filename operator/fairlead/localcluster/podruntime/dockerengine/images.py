@@ -85,7 +85,8 @@ class Images:
             raise InvalidObject(f"Pulling image {name}", reason="ContainerCreating")
         del self._pulls[name]
         if error := pull.exception():
-            raise InvalidObject(f'Failed to pull image "{name}": {error}', reason="ErrImagePull") from error
+            words = getattr(error, "explanation", None) or error  # the engine's, without the SDK's address around them
+            raise InvalidObject(f'Failed to pull image "{name}": {words}', reason="ErrImagePull") from error
 
     def _fetch(self, name: str, auth: Callable[[str], Auth | None]) -> None:
         registry, _ = resolve_repository_name(name)
