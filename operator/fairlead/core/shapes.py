@@ -164,7 +164,8 @@ def _text_bounds(schema: Json, value: str, where: str) -> Iterator[Problem]:
         yield Problem(where, f"the text has {len(value)} characters", fix)
     elif "pattern" in schema and not re.search(schema["pattern"], value):
         pattern = schema["pattern"]
-        fix = _SHAPES.get(pattern) or (_NAME_WORDS if "[-a-z0-9" in pattern else f"it must match {pattern}")
+        words = "write each name out: there are no wildcards" if "*" in value else _NAME_WORDS
+        fix = _SHAPES.get(pattern) or (words if "[-a-z0-9" in pattern else f"it must match {pattern}")
         yield Problem(where, f'"{value}" cannot be used here', fix)
 
 

@@ -57,6 +57,13 @@ def test_validate_text_has_nothing_to_say_of_what_is_right() -> None:
         pytest.param(
             "    - {name: a, tool: {name: on}}\n", 7, "on without quotes is true", 'quotes: "on"', id="yaml-boolean"
         ),
+        pytest.param(
+            '    - {name: a, code: {language: shell, source: x, network: {allow: ["*.a.example"]}}}\n',
+            7,
+            '"*.a.example" cannot be used here',
+            "write each name out: there are no wildcards",
+            id="wildcard",
+        ),
         pytest.param("    - {name: a, llm: {prompt: }}\n", 7, "there is no value", "remove the field", id="null"),
         pytest.param("    - {name: a, llm: {prompt: x}, onError: fail}\n", 7, "not one of", '"Fail"', id="enum"),
         pytest.param(
