@@ -114,11 +114,12 @@ def run_and_kill(laptop: Laptop, victim: str, after: int) -> str:
     """Run the workflow; kill a process when the journal has so many entries; return the run's name."""
     name = f"killed-{victim}-{after}"
     if victim == "agent":  # a container that has died again and again waits for its next start up to five minutes
-        laptop.kubectl("delete", "pod", "killed-0")
+        laptop.kubectl("delete", "pods", "--all")
     laptop("run", "killed", "--name", name)
     laptop.wait_for(f"{after} entries", lambda: _length(laptop, name) >= after)
     if victim == "agent":
-        assert Identity.of(laptop.agent_pid("killed-0")).signal(signal.SIGKILL)
+        (pod,) = laptop.kubectl.list("pods")
+        assert Identity.of(laptop.agent_pid(pod["metadata"]["name"])).signal(signal.SIGKILL)
     else:
         assert laptop.state.children[victim].signal(signal.SIGKILL)
     laptop.wait_for("the end", lambda: _finished(laptop, name))
