@@ -8,7 +8,7 @@ FROM ${BASE} AS wheels
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PYTHONHASHSEED=0
 WORKDIR /src
 COPY requirements/build.txt requirements/
-RUN python3 -m pip install --quiet --no-compile --require-hashes --target /build -r requirements/build.txt
+RUN python3 -m pip install --quiet --no-compile --require-hashes --no-deps --target /build -r requirements/build.txt
 COPY pyproject.toml README.md ./
 COPY agent_image agent_image
 COPY crds crds
@@ -23,11 +23,11 @@ FROM ${BASE} AS release
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_PYTHON=/opt/fairlead/bin/python
 COPY requirements/control.txt /opt/fairlead/requirements/
 RUN python3 -m venv --without-pip /opt/fairlead \
- && python3 -m pip install --quiet --no-compile --require-hashes -r /opt/fairlead/requirements/control.txt \
+ && python3 -m pip install --quiet --no-compile --require-hashes --no-deps -r /opt/fairlead/requirements/control.txt \
  && python3 -m compileall -qq -j 0 /opt/fairlead/lib
 ARG SERVICE
 COPY requirements/${SERVICE}.txt /opt/fairlead/requirements/
-RUN python3 -m pip install --quiet --no-compile --require-hashes -r /opt/fairlead/requirements/${SERVICE}.txt \
+RUN python3 -m pip install --quiet --no-compile --require-hashes --no-deps -r /opt/fairlead/requirements/${SERVICE}.txt \
  && python3 -m compileall -qq -j 0 /opt/fairlead/lib
 COPY --from=wheels /wheels /opt/fairlead/wheels
 RUN python3 -m pip install --quiet --no-compile --no-deps /opt/fairlead/wheels/*.whl \

@@ -18,14 +18,15 @@ EPOCH = $(shell git log -1 --format=%ct -- agent_image operator/fairlead/sandbox
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-# What is installed follows from the pinned, hashed requirements; the two projects themselves come after, without dependencies.
+# What is installed is what the pinned, hashed requirements say; they are complete, and nothing is resolved: pip would take the
+# newest release of what another package wants with extras, and then refuse it. The two projects themselves come after.
 define install
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not there; install Python 3.11 or newer" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: $(PYTHON) is older than 3.11; give a newer one: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing $(1) into $(VENV) (takes a few minutes the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
 		-r requirements/build.txt -r requirements/$(1).txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e agent_image -e .
 	@touch $(VENV)/.$(1)

@@ -29,7 +29,7 @@ async def python_of(name: str) -> Path:
     if not mark.exists() or mark.stat().st_mtime < requirements.stat().st_mtime:
         await _run([sys.executable, "-m", "venv", "--clear", str(venv)])
         pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        await _run([*pip, "--require-hashes", "-r", str(requirements)])
+        await _run([*pip, "--require-hashes", "--no-deps", "-r", str(requirements)])
         mark.touch()
     return venv / "bin" / "python"
 

@@ -2,7 +2,7 @@
 ARG BASE=python:3.13-slim
 FROM ${BASE}
 COPY requirements/bench-image.txt requirements/
-RUN python3 -m pip install --no-cache-dir --root-user-action ignore --require-hashes --target /opt/agent \
+RUN python3 -m pip install --no-cache-dir --root-user-action ignore --require-hashes --no-deps --target /opt/agent \
       -r requirements/bench-image.txt \
  && python3 -m compileall -qq -j 0 /opt/agent
 ENV PYTHONPATH=/opt/agent LITELLM_LOCAL_MODEL_COST_MAP=True
