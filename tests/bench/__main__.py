@@ -1,4 +1,4 @@
-"""``python -m tests.bench [name …]``: measure, and write the page (only when everything was measured)."""
+"""``python -m tests.bench [name …]``: measure everything, or the named sections, and write them to the page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 from tests.bench import apiserver, cli, engine, image, models, registry, runs, sandboxes, storage
 from tests.bench.harness import Comparison, Figures, Outcome, compare
-from tests.bench.report import PAGE, page
+from tests.bench.report import PAGE, page, read_sections, section
 
 from fairlead.clock import SystemClock
 
@@ -125,17 +125,16 @@ async def measure(bench: Bench) -> list[Outcome | Figures]:
 
 
 async def main(names: list[str]) -> None:
-    """Measure the named sections, or all."""
-    sections = []
+    """Measure the named sections, or all; each is on the page as soon as it is measured."""
+    titles = [title for title, _, _ in SECTIONS.values()]
     for name in names or SECTIONS:
         title, text, bench = SECTIONS[name]
         click.echo(title, err=True)
-        sections.append((title, text, await measure(bench)))
-    text = page(sections, day=SystemClock().now().date())
-    click.echo(text)
-    if not names:
+        made = section(title, text, await measure(bench), day=SystemClock().now().date())
+        click.echo(made)
+        known = (read_sections(PAGE.read_text()) if PAGE.exists() else {}) | {title: made}
         PAGE.parent.mkdir(parents=True, exist_ok=True)
-        PAGE.write_text(text)
+        PAGE.write_text(page(known[each] for each in titles if each in known))
 
 
 if __name__ == "__main__":

@@ -4,40 +4,45 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 
 from tests.bench.harness import ROUNDS, Arm, Figures, Outcome
 
 PAGE = Path("docs/reference/benchmarks.md")
-_HEAD = """\
+_HEAD = f"""\
 # Benchmarks
 
-Written by `make bench`; do not edit. Measured on {day}: {machine}, {cores} cores, Python {python}, load
-average {load:.1f} at the end: what else was running is in every absolute figure below.
+Written by `make bench`; do not edit. What else was running on the machine is in every absolute figure below.
 
-Machines differ and are busy, so read the **ratios**: in each of {rounds} rounds every way is measured once, in an order
+Machines differ and are busy, so read the **ratios**: in each of {ROUNDS} rounds every way is measured once, in an order
 that turns around from round to round, and gives one ratio to the first way. Given are the median and, in brackets, the
 quartiles. "CPU" is the processor time of all processes that take part, the measuring one included, per operation.
+
 """
+_TITLE = "## "
 
 
-def page(sections: Sequence[tuple[str, str, Sequence[Outcome | Figures]]], *, day: date) -> str:
-    """Return the whole page. A section is its title, what stands under it, and what was measured."""
-    head = _HEAD.format(
-        day=day,
-        machine=platform.machine(),
-        cores=os.cpu_count(),
-        python=platform.python_version(),
-        load=os.getloadavg()[1],
-        rounds=ROUNDS,
-    )
-    return "\n".join([head, *(line for section in sections for line in _section(*section))])
+def page(sections: Iterable[str]) -> str:
+    """Return the whole page."""
+    return _HEAD + "\n".join(sections)
 
 
-def _section(title: str, text: str, measured: Sequence[Outcome | Figures]) -> Iterator[str]:
-    yield f"## {title}\n\n{text}\n"
+def read_sections(text: str) -> dict[str, str]:
+    """Return the sections of a page, by title."""
+    found = (_TITLE + part for part in f"\n{text}".split(f"\n{_TITLE}")[1:])
+    return {part.partition("\n")[0].removeprefix(_TITLE): part.rstrip("\n") + "\n" for part in found}
+
+
+def section(title: str, text: str, measured: Sequence[Outcome | Figures], *, day: date) -> str:
+    """Return a section of the page: its title, what stands under it, and what was measured, ending now."""
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    when = f"Measured on {day}: {machine}, load average {os.getloadavg()[1]:.1f} at the end."
+    return "\n".join([f"{_TITLE}{title}\n\n{text} {when}\n", *_tables(measured)])
+
+
+def _tables(measured: Sequence[Outcome | Figures]) -> Iterator[str]:
     yield from _figures([each for each in measured if isinstance(each, Figures)])
     outcomes = [each for each in measured if isinstance(each, Outcome)]
     latencies = any(outcome.latencies.get(arm.name) for outcome in outcomes for arm in outcome.comparison.arms)

@@ -46,7 +46,8 @@ def test_init_containers_prepare_what_the_others_find(runtime: Runtime) -> None:
     mount = {"volumeMounts": [{"name": "work", "mountPath": "/work"}]}
     first = container(runtime, "echo one >> /work/notes", **mount) | {"name": "first"}
     second = container(runtime, "sleep 0.2; echo two >> /work/notes", **mount) | {"name": "second"}
-    server = "cat /work/notes; head -c 3000000 /dev/zero > /work/big || echo full; exec python3 -m http.server 8080"
+    fill = "head -c 3000000 /dev/zero 2>/dev/null > /work/big || echo full"
+    server = f"cat /work/notes; {fill}; exec python3 -m http.server 8080"
     asks = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8080').status, flush=True)"
     beside = container(runtime, f'until python3 -c "{asks}" 2>/dev/null; do sleep 0.1; done; exec sleep 100')
     runtime.kubectl.apply(
