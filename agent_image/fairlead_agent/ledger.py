@@ -96,8 +96,8 @@ def _news(entry: Entry) -> str:
             return f"try {entry.try_number} failed, there will be another{why}"
         case Kind.WAITING:
             return _waits(entry)
-        case Kind.RUN_ENDING:
-            return f"run is ending{why}"
+        case Kind.WORKFLOW_ENDING | Kind.RUN_ENDING:
+            return f"{'its workflow' if entry.node else 'run'} is ending{why}"
         case Kind.RUN_FINISHED:
             return f"run {state}{'' if entry.state is State.SUCCEEDED else why}"
         case Kind.TURN_FINISHED:

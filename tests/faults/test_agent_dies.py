@@ -9,7 +9,7 @@ import pytest
 
 from fairlead.testing.agentworld import World
 from fairlead.testing.simulation import Simulation
-from fairlead.testing.stories import EVERYTHING, FAILING, PART, answer, inputs_of
+from fairlead.testing.stories import EVERYTHING, FAILING, WORKFLOWS, answer, inputs_of
 from fairlead_agent.protocol import AskApproval, Call, CallReply, Decision, Kind, ToolInfo, TurnInfo
 
 
@@ -34,7 +34,7 @@ def build(spec: dict[str, Any]) -> World:
         inputs=inputs_of(spec),
         handler=handler,
         seconds=1,
-        workflows={"part": PART},
+        workflows=WORKFLOWS,
         tools={"echo": ToolInfo(name="echo", parameters={"type": "object"})},
         agents={"thinker": TurnInfo(agent="thinker", prompt="", model="default", tools=("echo",))},
         decide=decide,

@@ -84,6 +84,7 @@ OBJECTS = [
         inputs=[{"name": "x"}],
         model="killed",
         nodes=[query("step", "{{ inputs.x }}"), {"name": "ask", "needs": ["step"], "llm": {"prompt": "part"}}],
+        **{"finally": {"tool": {"name": "json_query", "arguments": {"data": "{{ run.state }}", "expression": "@"}}}},
         output="{{ outputs.ask }}",
     ),
     thing(

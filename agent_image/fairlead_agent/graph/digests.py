@@ -8,6 +8,7 @@ from typing import Any
 
 from fairlead_agent.graph.frame import Frame
 from fairlead_agent.graph.model import Node, Uses
+from fairlead_agent.graph.paths import HANDLERS
 from fairlead_agent.graph.tokens import token
 
 
@@ -33,7 +34,7 @@ class Digests:
         Raises:
             ExpressionError: ``cache.key`` failed.
         """
-        if self._asks_people(node.action, node.config) or node.name.startswith("@"):
+        if self._asks_people(node.action, node.config) or node.name in HANDLERS:
             return ""
         whole = node.for_each is not None and item is None
         definition = self._definition(frame, node)
@@ -53,10 +54,9 @@ class Digests:
         name = config["name"]
         if name not in self._asking:
             self._asking[name] = False  # ends a cycle, which is refused elsewhere
-            nodes = self._workflows.get(name, {}).get("nodes", ())
             self._asking[name] = any(
                 self._asks_people(action, wire[action])
-                for wire in nodes
+                for wire in _wires(self._workflows.get(name, {}))
                 for action in ("approval", "workflow")
                 if wire.get(action) is not None
             )
@@ -87,13 +87,20 @@ class Digests:
             spec = self._workflows.get(name, {})
             used = [
                 self._used_by(action, wire[action], spec.get("model") or "")
-                for wire in spec.get("nodes", ())
+                for wire in _wires(spec)
                 for action in ("llm", "agent", "tool", "workflow")
                 if wire.get(action) is not None
             ]
             part = {field: spec.get(field) for field in ("inputs", "model", "nodes", "output")}
+            part |= {field: spec[field] for field in HANDLERS.values() if spec.get(field)}
             self._of_workflows[name] = token({"spec": part, "used": used})
         return self._of_workflows[name]
+
+
+def _wires(spec: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield the nodes and handlers of a workflow."""
+    yield from spec.get("nodes", ())
+    yield from (spec[field] for field in HANDLERS.values() if spec.get(field))
 
 
 def _kept(frame: Frame, name: str, value: Any) -> str:

@@ -14,10 +14,21 @@ MAX_OUTPUT: Final = 1 << 20
 """The most bytes that an output may take, as JSON."""
 STOPPED: Final = "Stopped"
 TIMEOUT: Final = "Timeout"
+ITEM_FAILED: Final = "ItemFailed"
+FINALLY_FAILED: Final = "FinallyFailed"
 _ENDINGS: Final = {
     STOPPED: (State.CANCELLED, "the run was stopped"),
     TIMEOUT: (State.FAILED, "the run took longer than its timeoutSeconds"),
 }
+_CANCELLED: Final = {
+    STOPPED: "the run was stopped",
+    TIMEOUT: "what it was part of took longer than its timeoutSeconds",
+    "RunFailed": "the run failed",
+    "WorkflowFailed": "the workflow that it was part of failed",
+    ITEM_FAILED: "another item failed",
+    "NodeFailed": "its node failed",
+}
+"""What a workflow is told that is taken along."""
 _OF_RUN: Final = frozenset({"BudgetExceeded", "ApprovalRejected", "ApprovalTimeout"})
 """Reasons of a node's failure that are the run's, too: people and budgets end it, not mistakes."""
 
@@ -69,16 +80,36 @@ def node_failed(entry: Entry, name: str) -> tuple[str, ErrorInfo]:
     return error.reason if error.reason in _OF_RUN else "NodeFailed", named
 
 
-def ending(reason: str, at: datetime) -> Entry:
+def ending(
+    work: Work | None, state: State, at: datetime, *, reason: str | None = None, error: ErrorInfo | None = None
+) -> Entry:
+    """Return the entry that settles how the run (None), or the workflow of a try, will end.
+
+    Without a *reason*, it is the error's, and the state's where there is none.
+    """
+    reason = reason or (state.value if error is None else error.reason)
+    if work is None:
+        return Entry(kind=Kind.RUN_ENDING, at=at, state=state, reason=reason, error=error)
+    return finished(work, state, at, reason=reason, error=error).model_copy(update={"kind": Kind.WORKFLOW_ENDING})
+
+
+def ending_for(reason: str, at: datetime) -> Entry:
     """Return the entry that begins to end a run for `STOPPED` or `TIMEOUT`."""
     state, message = _ENDINGS[reason]
-    error = ErrorInfo(reason=reason, message=message, retryable=False)
-    return Entry(kind=Kind.RUN_ENDING, at=at, state=state, reason=reason, error=error)
+    return ending(None, state, at, error=ErrorInfo(reason=reason, message=message, retryable=False))
 
 
-def taken_along(reason: str) -> str:
-    """Return the reason of the nodes that a run takes with it when it ends."""
-    return reason if reason in _ENDINGS else "RunFailed"
+def cancelling(work: Work, reason: str, at: datetime) -> Entry:
+    """Return the entry that begins to end the workflow of a try that is taken along."""
+    error = ErrorInfo(reason=reason, message=_CANCELLED[reason], retryable=False)
+    return ending(work, State.CANCELLED, at, error=error)
+
+
+def taken_along(end: Entry) -> str:
+    """Return the reason of the nodes that a run or workflow takes with it when it ends so."""
+    if end.state is State.CANCELLED or end.reason in _ENDINGS:
+        return end.reason
+    return "WorkflowFailed" if end.node else "RunFailed"
 
 
 def expression_error(error: ExpressionError, prefix: str = "") -> ErrorInfo:

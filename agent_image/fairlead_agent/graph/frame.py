@@ -90,6 +90,10 @@ class Frame:
     items: dict[str, Items] = field(default_factory=dict)
     failure: Entry | None = None
     """The first end of a node that fails the workflow."""
+    ending: Entry | None = None
+    """How it will end; nodes and handlers have yet to."""
+    handled: dict[str, Entry] = field(default_factory=dict)
+    """How its handlers ended."""
     ready: deque[str] = field(default_factory=deque)
     fed: deque[str] = field(default_factory=deque)
     """Nodes with items to start, or to conclude from."""

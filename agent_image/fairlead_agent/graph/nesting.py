@@ -43,17 +43,9 @@ def check_nested(spec: Any, workflows: Specs, *, name: str = "") -> list[Problem
     return problems
 
 
-def handlers_inside(name: str) -> Problem:
-    """Return the problem of a nested workflow that has handlers."""
-    text = f'workflow "{name}" has onFailure or finally, which only a run\'s own workflow may have: remove them'
-    return Problem("workflow.name", text, reason="NotSupported")
-
-
 def _wrong_inside(name: str, spec: Mapping[str, Any]) -> Iterator[Problem]:
     for problem in check(spec):
         yield Problem("nodes", f'workflow "{name}": {problem.message} (at {problem.path})', reason=problem.reason)
-    if any(spec.get(field) for field in HANDLERS.values()):
-        yield handlers_inside(name)
 
 
 def _cycles_and_depth(spec: Any, workflows: Specs, name: str) -> list[Problem]:

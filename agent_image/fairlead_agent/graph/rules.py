@@ -11,7 +11,7 @@ from fairlead_agent.graph.entries import expression_error, output_error
 from fairlead_agent.graph.frame import Frame, Work
 from fairlead_agent.graph.model import Node
 from fairlead_agent.graph.paths import ON_FAILURE
-from fairlead_agent.protocol import Entry, ErrorInfo, State
+from fairlead_agent.protocol import ErrorInfo, State
 
 
 def holds(condition: Expression | None, scope: Scope, field: str) -> bool:
@@ -28,9 +28,9 @@ def holds(condition: Expression | None, scope: Scope, field: str) -> bool:
     return value
 
 
-def wants(handler: str, end: Entry) -> bool:
-    """Return whether a handler runs when the run ends so."""
-    return handler != ON_FAILURE or end.state is State.FAILED
+def wanted(frame: Frame, state: State | None) -> list[str]:
+    """Return the handlers that run when a workflow ends so, in their order."""
+    return [path for path in frame.graph.handlers if path != ON_FAILURE or state is State.FAILED]
 
 
 def goes_back(frame: Frame, node: Node) -> bool:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final, Self
 
 from fairlead_agent.expressions import ExpressionError
 from fairlead_agent.graph import entries as make
 from fairlead_agent.graph import rules
-from fairlead_agent.graph.digests import Digests
+from fairlead_agent.graph.endings import Endings, Outcome
 from fairlead_agent.graph.frame import Frame, Lookup, Work
 from fairlead_agent.graph.model import MAX_DEPTH, Graph, Node
 from fairlead_agent.graph.parsing import parse_graph
-from fairlead_agent.graph.paths import FINALLY
-from fairlead_agent.graph.state import RunState
 from fairlead_agent.graph.tries import Changes
 from fairlead_agent.problems import GraphError, Problem
 from fairlead_agent.protocol import (
@@ -36,14 +34,6 @@ _REASONS: Final = (WaitFor.APPROVAL, WaitFor.TURN, WaitFor.TIME)
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a try ended: with an error, or with its output."""
-
-    output: Any = None
-    error: ErrorInfo | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Idle:
     """What everything waits for."""
 
@@ -54,7 +44,7 @@ class Idle:
     """``Approval``, ``Turn``, ``Time`` or ``Suspended``."""
 
 
-class Schedule(RunState):
+class Schedule(Endings):
     """A run as its engine drives it. `apply` reads what was; the other methods say what is to be appended.
 
     What they return is applied already. The caller appends it to the journal, and follows `changes` only when it is
@@ -72,14 +62,11 @@ class Schedule(RunState):
         definitions: Mapping[str, str] | None = None,
         rerun: Rerun | None = None,
     ) -> None:
-        super().__init__(graph, inputs=inputs, run=run, workflows=workflows, rerun=rerun)
-        self._digests = Digests(definitions or {}, self._workflows)
+        super().__init__(graph, inputs=inputs, run=run, workflows=workflows, definitions=definitions, rerun=rerun)
         self._earlier = {(one.node, one.item, one.iteration): one for one in rerun.entries} if rerun else {}
         self._rerun = rerun.uid if rerun else ""
-        self._suspended = False
         self._held: list[tuple[Work, datetime]] = []
         """Pauses that ended while the run was suspended."""
-        self._asked = ""
 
     @classmethod
     def of(cls, task: Task) -> Self:
@@ -132,10 +119,6 @@ class Schedule(RunState):
         for frame in self._frames.values():
             frame.fed.extend(frame.items)
             self._stirred[frame] = None
-
-    @property
-    def _is_held(self) -> bool:
-        return self._suspended and self.ending is None
 
     def changes(self) -> Changes:
         """Return which tries to begin and to end since the last call."""
@@ -239,10 +222,9 @@ class Schedule(RunState):
         elif node.action == "wait":
             yield self._succeeded(work, {"until": when.isoformat().replace("+00:00", "Z")}, at)
         else:
-            yield from self._close_inside(work, make.TIMEOUT, at)
             limits = [node.timeout_seconds, *self._limits_inside(node)]
             error = make.timed_out(min((limit for limit in limits if limit), default=None))
-            yield self._ended_try(work, Outcome(error=error), at)
+            yield from self._fail_within(work, make.TIMEOUT, error, at)
 
     def _limits_inside(self, node: Node) -> list[float | None]:
         return [self._graph_of(node.config["name"]).timeout_seconds] if node.action == "workflow" else []
@@ -284,8 +266,8 @@ class Schedule(RunState):
 
     def _within(self, frame: Frame, at: datetime) -> Iterator[Entry]:
         """Do the next thing that follows in a workflow, if there is one."""
-        if frame is self._root and (self.ending or self._asked):
-            yield from self._wind_up(at)
+        if frame.ending or (frame is self._root and self._asked):
+            yield from self._wind_up(frame, at)
         elif frame.failure is not None:
             yield from self._fail(frame, frame.failure, at)
         elif frame.undecided:
@@ -350,14 +332,12 @@ class Schedule(RunState):
         try:
             items.load(frame.scope(name))
         except ExpressionError as error:
-            yield from self._cancel_items(frame, name, "NodeFailed", at)
-            yield make.failed(work, make.expression_error(error), at, goes_on=node.continue_on_error)
+            yield from self._fail_items(frame, work, make.expression_error(error), at, reason="NodeFailed")
             return
         while items.failed is None and not self._is_held and (key := items.take()) is not None:
             yield from self._begin_item(frame, node, Work(work.node, key, work.iteration), at)
         if items.failed is not None:
-            yield from self._cancel_items(frame, name, "ItemFailed", at)
-            yield make.failed(work, make.item_error(items.failed), at, goes_on=False)
+            yield from self._fail_items(frame, work, make.item_error(items.failed), at, reason=make.ITEM_FAILED)
         elif items.complete:
             yield self._succeeded(work, items.output(), at)
 
@@ -377,110 +357,6 @@ class Schedule(RunState):
             yield Entry(kind=Kind.REPEATED, node=frame.prefix + end, iteration=frame.iteration(end) + 1, at=at)
         else:
             frame.settle(end)
-
-    def _ended_try(self, work: Work, outcome: Outcome, at: datetime) -> Entry:
-        if outcome.error is None:
-            return self._succeeded(work, outcome.output, at)
-        error, node = outcome.error, self.node(work)
-        if not node.retry.grants(work.try_number, error.reason, retryable=error.retryable):
-            return make.failed(work, error, at, goes_on=node.continue_on_error)
-        asked = min(error.retry_after_seconds or 0.0, node.retry.max_backoff_seconds)
-        pause = timedelta(seconds=max(node.retry.delay(work.try_number), asked))
-        return make.try_failed(work, error, at, retry_at=at + pause)
-
-    def _succeeded(self, work: Work, output: Any, at: datetime, **used: Any) -> Entry:
-        frame, name = self._place(work.node)
-        node = frame.graph.node(name)
-        error = make.output_error(output) or rules.repeat_error(frame, node, work, output)
-        if error is not None:
-            return make.failed(work, error, at, goes_on=node.continue_on_error)
-        if not used:
-            used = {"digest": self._digests.of(frame, node, work.item)}
-            if node.cache is not None and (node.for_each is None or work.item is not None):
-                used["cache_seconds"] = node.cache.ttl_seconds
-        return make.finished(work, State.SUCCEEDED, at, output=output, **used)
-
-    def _complete(self, frame: Frame, at: datetime) -> Iterator[Entry]:
-        """End a workflow whose nodes have all run."""
-        output, error = rules.result(frame)
-        if frame.work is not None:
-            yield self._ended_try(frame.work, Outcome(output, error), at)
-            return
-        end = Entry(
-            kind=Kind.RUN_FINISHED,
-            at=at,
-            state=State.SUCCEEDED if error is None else State.FAILED,
-            reason=State.SUCCEEDED.value if error is None else error.reason,
-            error=error,
-        )
-        if any(rules.wants(path, end) for path in self.graph.handlers):
-            yield end.model_copy(update={"kind": Kind.RUN_ENDING})
-        else:
-            yield end.model_copy(update={"output": output})
-
-    def _fail(self, frame: Frame, failure: Entry, at: datetime) -> Iterator[Entry]:
-        """End a workflow because one of its nodes failed."""
-        reason, error = make.node_failed(failure, failure.node.removeprefix(frame.prefix))
-        if frame.work is None:
-            yield Entry(kind=Kind.RUN_ENDING, at=at, state=State.FAILED, reason=reason, error=error)
-            return
-        yield from self._close(frame, "WorkflowFailed", at)
-        yield self._ended_try(frame.work, Outcome(error=error), at)
-
-    def _wind_up(self, at: datetime) -> Iterator[Entry]:
-        """End the run: first its nodes, then its handlers, then itself."""
-        ending = self.ending
-        if ending is None:
-            yield make.ending(self._asked, at)
-            return
-        self._stirred.pop(self._root, None)
-        yield from self._close(self._root, make.taken_along(ending.reason), at)
-        for path in self.graph.handlers:
-            if not rules.wants(path, ending) or path in self._handled:
-                continue
-            if path not in self._root.started:
-                yield make.started(Work(path), at)
-            return
-        yield self._last(ending, at)
-
-    def _last(self, ending: Entry, at: datetime) -> Entry:
-        """Return the entry that ends a run whose handlers have run."""
-        end = ending.model_copy(update={"kind": Kind.RUN_FINISHED, "at": at})
-        if ending.state is not State.SUCCEEDED:
-            return end
-        finally_ = self._handled.get(FINALLY)
-        if finally_ is not None and finally_.state is State.FAILED:
-            error = make.node_failed(finally_, FINALLY)[1]
-            return end.model_copy(update={"state": State.FAILED, "reason": "FinallyFailed", "error": error})
-        return end.model_copy(update={"output": rules.result(self._root)[0]})
-
-    def _close(self, frame: Frame, reason: str, at: datetime) -> Iterator[Entry]:
-        """End every node of a workflow that is not finished, and what is inside it."""
-        downstream = rules.downstream_of_failures(frame)
-        for name in frame.graph.nodes:
-            if name in frame.states:
-                continue
-            work = Work(frame.prefix + name, None, frame.iteration(name))
-            yield from self._cancel_items(frame, name, reason, at)
-            yield from self._close_inside(self._tries.current.get(work.key, work), reason, at)
-            if name in frame.started:
-                yield make.finished(work, State.CANCELLED, at, reason=reason)
-            else:
-                why = "UpstreamFailed" if name in downstream else reason
-                yield make.finished(work, State.SKIPPED, at, reason=why)
-
-    def _close_inside(self, work: Work, reason: str, at: datetime) -> Iterator[Entry]:
-        inner = self._frames.get(work.prefix)
-        if inner is not None:
-            yield from self._close(inner, reason, at)
-
-    def _cancel_items(self, frame: Frame, name: str, reason: str, at: datetime) -> Iterator[Entry]:
-        if name not in frame.items:
-            return
-        for key in sorted(frame.items[name].started):
-            work = self._tries.current[frame.prefix + name, key]
-            yield from self._close_inside(work, reason, at)
-            yield make.finished(work, State.CANCELLED, at, reason=reason)
 
 
 def step(

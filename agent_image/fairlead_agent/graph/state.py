@@ -9,9 +9,8 @@ from typing import Any, Final
 from fairlead_agent.expressions import Scope, render
 from fairlead_agent.graph.frame import Frame, Work
 from fairlead_agent.graph.model import Graph, Node
-from fairlead_agent.graph.nesting import handlers_inside
 from fairlead_agent.graph.parsing import parse_graph
-from fairlead_agent.graph.paths import HANDLERS, names, split
+from fairlead_agent.graph.paths import FINALLY, HANDLERS, names, split
 from fairlead_agent.graph.tries import Tries
 from fairlead_agent.inputs import check_inputs
 from fairlead_agent.problems import GraphError
@@ -37,8 +36,6 @@ class RunState:
         self.graph = graph
         self.ended: Entry | None = None
         """How the run ended."""
-        self.ending: Entry | None = None
-        """How the run will end; its handlers have yet to run."""
         self._workflows = workflows or {}
         self._graphs: dict[str, Graph] = {}
         self._root = Frame(graph, inputs, run, forced=_forced(graph, rerun))
@@ -50,15 +47,20 @@ class RunState:
         self._stirred: dict[Frame, None] = {self._root: None}
         """Where something may follow."""
         self._tries = Tries()
-        self._handled: dict[str, Entry] = {}
+        self._lingering: dict[str, None] = {}
+        """Prefixes of the workflows inside that have handlers to run before they are over."""
         self._running: dict[str, None] = {}
 
     def apply(self, entry: Entry) -> None:
         """Take note of one entry of the journal."""
         match entry.kind:
             case Kind.RUN_ENDING:
-                self.ending = entry
-                self._stirred[self._root] = None
+                self._apply_ending(self._root, entry)
+            case Kind.WORKFLOW_ENDING:
+                work = Work(entry.node, entry.item, entry.iteration, entry.try_number)
+                self._tries.forget_time(work)  # handlers have times of their own
+                self._apply_ending(self._frame(work.prefix), entry)
+                self._lingering[work.prefix] = None
             case Kind.RUN_FINISHED:
                 self.ended = entry
                 self._tries.clear()
@@ -92,14 +94,18 @@ class RunState:
                 self._apply_end(frame, name, entry)
             case Kind.REPEATED:
                 frame.repeat(name)
-            case Kind.RUN_ENDING | Kind.RUN_FINISHED | Kind.CHECKPOINT | Kind.TURN_FINISHED:
+            case _:
                 raise ValueError(f"{entry.kind} is of no node")
+
+    def _apply_ending(self, frame: Frame, entry: Entry) -> None:
+        frame.ending = entry
+        self._stirred[frame] = None
 
     def _apply_end(self, frame: Frame, name: str, entry: Entry) -> None:
         self._running.pop(entry.node, None)
         self._leave((entry.node, None))
         if name in HANDLERS:
-            self._handled[name] = entry
+            frame.handled[name] = entry
             return
         for item in frame.items[name].looking if name in frame.items else ():
             self._leave((entry.node, item))
@@ -142,6 +148,7 @@ class RunState:
         prefix = work.prefix
         self._own.pop(work, None)
         self._doors.pop(prefix, None)
+        self._lingering.pop(prefix, None)
         frame = self._frames.pop(prefix, None)
         if frame is not None:
             self._stirred.pop(frame, None)
@@ -149,7 +156,10 @@ class RunState:
     def _place(self, path: str) -> tuple[Frame, str]:
         """Return where a node is, and its name there."""
         prefix, name = split(path)
-        return self._frames.get(prefix) or self._enter(self._doors[prefix]), name
+        return self._frame(prefix), name
+
+    def _frame(self, prefix: str) -> Frame:
+        return self._frames.get(prefix) or self._enter(self._doors[prefix])
 
     def _enter(self, work: Work) -> Frame:
         """Begin the workflow that a node runs.
@@ -180,21 +190,20 @@ class RunState:
         )
         self._own.pop(work, None)
         self._frames[frame.prefix] = frame
+        if FINALLY in graph.handlers:
+            self._lingering[frame.prefix] = None
         self._stirred[frame] = None
         return frame
 
     def _graph_of(self, name: str) -> Graph:
         if name not in self._graphs:
-            graph = parse_graph(self._workflows.get(name, {}))
-            if graph.handlers:
-                raise GraphError([handlers_inside(name)])
-            self._graphs[name] = graph
+            self._graphs[name] = parse_graph(self._workflows.get(name, {}))
         return self._graphs[name]
 
     def _scope_in(self, frame: Frame, name: str, item: str | None) -> Scope:
         if name not in HANDLERS:
             return frame.scope(name, item)
-        ending = self.ending
+        ending = frame.ending
         error = None if ending is None else ending.error
         state = "" if ending is None or ending.state is None else ending.state.value
         reason = "" if ending is None else ending.reason
@@ -213,6 +222,11 @@ class RunState:
     def model(self, work: Work) -> str:
         """Return the Model of nodes that name none, where the try is."""
         return self._place(work.node)[0].graph.model
+
+    @property
+    def ending(self) -> Entry | None:
+        """How the run will end; nodes and handlers have yet to."""
+        return self._root.ending
 
     @property
     def open(self) -> Mapping[Work, None]:

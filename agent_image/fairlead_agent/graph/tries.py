@@ -41,7 +41,7 @@ class Tries:
 
     def begin(self, work: Work, *, by_engine: bool) -> None:
         """Let a try be under way."""
-        self._forget_time(work)
+        self.forget_time(work)
         self.delayed.discard(work)
         self.current[work.key] = work
         if by_engine:
@@ -67,7 +67,7 @@ class Tries:
         work = self._by_key.pop(key, None)
         if work is not None:
             self.waits.pop(work, None)
-            self._forget_time(work)
+            self.forget_time(work)
 
     def close(self, key: tuple[str, str | None]) -> Work | None:
         """Forget what is under way of a node or item."""
@@ -77,7 +77,7 @@ class Tries:
         wait = self.waits.pop(work, None)
         if wait is not None:
             self._by_key.pop(wait.key, None)
-        self._forget_time(work)
+        self.forget_time(work)
         self.delayed.discard(work)
         if work in self.open:
             del self.open[work]
@@ -131,5 +131,6 @@ class Tries:
             heappop(self._heap)
         return None
 
-    def _forget_time(self, work: Work) -> None:
+    def forget_time(self, work: Work) -> None:
+        """Let a try wait for no time any more."""
         self._times.pop(work, None)

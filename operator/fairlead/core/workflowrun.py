@@ -175,13 +175,37 @@ def pool_of(run: Obj, source: Source, cluster: str) -> str:
     return names.run_pool(cluster, namespace, meta(run)["uid"])
 
 
-def handler_seconds(spec: Mapping[str, Any]) -> float:
-    """Return how long the handlers of a workflow may take at most, beyond the deadline of the run."""
-    return sum(_longest(spec[name]) for name in HANDLERS if spec.get(name))
+def has_finally(document: Mapping[str, Any]) -> bool:
+    """Return whether a frozen workflow, or one inside it, has something to do when its run is stopped."""
+    specs = (document["workflow"]["spec"], *document.get("workflows", {}).values())
+    return any(spec.get("finally") for spec in specs)
 
 
-def _longest(handler: Mapping[str, Any]) -> float:
-    retry, seconds = handler.get("retry"), float(handler.get("timeoutSeconds") or _HANDLER_SECONDS)
+def handler_seconds(document: Mapping[str, Any]) -> float:
+    """Return how long handlers may take at most beyond a run's deadline: those inside, and then those of its workflow.
+
+    Args:
+        document: a frozen revision (`fairlead.core.references.freeze`).
+    """
+    known: dict[str, float] = {}
+
+    def of_runner(wire: Mapping[str, Any]) -> float:
+        name: str = (wire.get("workflow") or {}).get("name", "")
+        if name not in known:
+            known[name] = 0.0  # ends a cycle, which is refused elsewhere
+            known[name] = of(document.get("workflows", {}).get(name, {}))
+        return known[name]
+
+    def of(spec: Mapping[str, Any]) -> float:
+        own = sum(_longest(spec[name], of_runner(spec[name])) for name in HANDLERS if spec.get(name))
+        return own + max(map(of_runner, spec.get("nodes", ())), default=0.0)
+
+    return of(document["workflow"]["spec"])
+
+
+def _longest(handler: Mapping[str, Any], inside: float) -> float:
+    """Return how long a handler may take, given what handlers inside it take after each try."""
+    retry, seconds = handler.get("retry"), float(handler.get("timeoutSeconds") or _HANDLER_SECONDS) + inside
     limit = 0 if retry is None else int(retry.get("limit", 3))
     pause, total = float((retry or {}).get("backoffSeconds", 1)), seconds
     for _ in range(limit):

@@ -87,7 +87,7 @@ class _Fold:
                 self._end_run(entry)
             case Kind.TURN_FINISHED:
                 raise InvalidObject("a run does not end as a turn does", field="entries", reason="InvalidRequest")
-            case Kind.REPEATED | Kind.RUN_ENDING | Kind.CHECKPOINT:
+            case Kind.REPEATED | Kind.WORKFLOW_ENDING | Kind.RUN_ENDING | Kind.CHECKPOINT:
                 pass  # what follows from them is said by later entries
 
     def result(self, progress: Progress | None) -> tuple[View, Effects]:

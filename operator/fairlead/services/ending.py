@@ -10,7 +10,7 @@ from typing import Any, Final
 from fairlead.api.conditions import Reason
 from fairlead.clock import Clock
 from fairlead.core.references import agent_of
-from fairlead.core.workflowrun import handler_seconds
+from fairlead.core.workflowrun import handler_seconds, has_finally
 from fairlead.storage import Storage
 from fairlead.storage.base import Run, RunEnd, RunState, TaskState
 
@@ -27,18 +27,20 @@ class Facts:
     """The Agent whose pool takes the run; empty: a pod of its own."""
     deadline: datetime | None
     has_finally: bool
+    """Its workflow, or one inside."""
     handler_seconds: float
-    """What its handlers may take beyond the deadline."""
+    """What handlers may take beyond the deadline."""
     workflow_budget: Mapping[str, Any]
 
     @classmethod
-    def of(cls, spec: Mapping[str, Any], deadline: datetime | None) -> Facts:
-        """Return the facts of a run of a frozen workflow."""
+    def of(cls, document: Mapping[str, Any], deadline: datetime | None) -> Facts:
+        """Return the facts of a run of a frozen revision."""
+        spec = document["workflow"]["spec"]
         return cls(
             agent=agent_of(spec),
             deadline=deadline,
-            has_finally=bool(spec.get("finally")),
-            handler_seconds=handler_seconds(spec),
+            has_finally=has_finally(document),
+            handler_seconds=handler_seconds(document),
             workflow_budget=spec.get("budget") or {},
         )
 
@@ -56,9 +58,9 @@ class Endings:
         known = self._facts.get(record.uid)
         if known is None:
             revision = await self._storage.get_revision(record.revision)
-            spec = revision.document["workflow"]["spec"] if revision is not None else {}
+            document = revision.document if revision is not None else {"workflow": {"spec": {}}}
             tasks = await self._storage.tasks_of_run(record.uid)
-            known = Facts.of(spec, next((task.deadline for task in tasks if task.id == record.uid), None))
+            known = Facts.of(document, next((task.deadline for task in tasks if task.id == record.uid), None))
             self._facts[record.uid] = known
         return known
 

@@ -169,7 +169,7 @@ class Intake:
         task = QueuedTask(record.uid, record.uid, pool, priority=record.priority, deadline=deadline)
         revision = Revision(accepted.revision, accepted.document)
         await self._storage.submit(record, revision=revision, task=None if dry else task)
-        self._endings.remember(record.uid, Facts.of(accepted.source.spec, deadline))
+        self._endings.remember(record.uid, Facts.of(accepted.document, deadline))
         return record
 
     def _record(self, run: Obj, accepted: Accepted, earlier: Earlier | None, *, now: datetime) -> Run:

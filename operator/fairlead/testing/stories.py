@@ -88,6 +88,7 @@ FAILING: dict[str, Any] = {
         tool("first"),
         tool("bad", "broken", needs=["first"]),
         tool("after", needs=["bad"]),
+        {"name": "inner", "workflow": {"name": "long"}},
         {"name": "gate", "approval": {"message": "never answered"}},
     ],
     "onFailure": {"tool": {"name": "echo", "arguments": {"why": "{{ run.reason }}"}}},
@@ -101,7 +102,13 @@ PART = {
         {"name": "ask", "needs": ["step"], "llm": {"prompt": "part {{ outputs.step.x }}"}},
     ],
     "output": "{{ outputs.ask }}",
+    "finally": {"tool": {"name": "echo", "arguments": {"part": "{{ run.state }}"}}},
 }
+LONG = {
+    "nodes": [{"name": "nap", "wait": {"seconds": 3600}}],
+    "finally": {"tool": {"name": "echo", "arguments": {"nap": "{{ run.state }} {{ run.reason }}"}}},
+}
+WORKFLOWS = {"part": PART, "long": LONG}
 
 
 def answer(request: LlmRequest | ToolRequest | CodeRequest, number: int) -> CallReply:
@@ -233,7 +240,7 @@ def inputs_of(spec: dict[str, Any]) -> dict[str, Any]:
 async def _submit(storage: Storage, spec: dict[str, Any]) -> None:
     document = {
         "workflow": {"name": "w", "uid": "w", "generation": 1, "spec": spec},
-        "workflows": {"part": PART},
+        "workflows": WORKFLOWS,
         "agents": {"thinker": THINKER},
         "models": {"default": MODEL},
         "tools": dict.fromkeys(TOOLS, TOOL),
@@ -250,7 +257,7 @@ def _declare(kube: MemoryCluster, spec: dict[str, Any]) -> Ref:
         ("Agent", "thinker", THINKER),
         ("Agent", "default", {}),
         *(("Tool", name, TOOL) for name in TOOLS),
-        ("Workflow", "part", PART),
+        *(("Workflow", name, inner) for name, inner in WORKFLOWS.items()),
         ("Workflow", "w", {**spec, "runsOn": {"agent": "default"}}),
         ("WorkflowRun", "r", {"workflowRef": {"name": "w"}, "inputs": inputs_of(spec)}),
     ]

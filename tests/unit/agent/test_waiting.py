@@ -284,6 +284,7 @@ SUB = {
     "inputs": [{"name": "n", "type": "integer"}],
     "nodes": [tool("x", arguments={"n": "{{ inputs.n }}"}), approval("ok", needs=["x"])],
     "output": "{{ outputs.x.n }}",
+    "finally": FINALLY,
 }
 SUB["nodes"][1]["approval"]["message"] = "Go on?"  # type: ignore[index]
 SUB_OF_ITEM = {"name": "sub", "inputs": {"n": "{{ item }}"}}

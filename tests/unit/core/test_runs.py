@@ -208,13 +208,18 @@ def test_budget_of(run: dict[str, Any], workflow: dict[str, Any], expected: dict
     [
         ({}, 0),
         ({"finally": {"tool": {}}}, 60),
+        ({"nodes": [{"workflow": {"name": "inner"}}, {"workflow": {"name": "outer"}}], "finally": {}}, 9 + 40 + 0),
+        ({"onFailure": {"workflow": {"name": "inner"}, "timeoutSeconds": 1, "retry": {"limit": 1}}}, 2 * (1 + 9) + 1),
         ({"finally": {"timeoutSeconds": 5}, "onFailure": {"timeoutSeconds": 7}}, 12),
         ({"finally": {"timeoutSeconds": 5, "retry": {}}}, 4 * 5 + 1 + 2 + 4),
         ({"finally": {"timeoutSeconds": 5, "retry": {"limit": 2, "backoffSeconds": 9, "maxBackoffSeconds": 10}}}, 34),
     ],
 )
 def test_handler_seconds(spec: dict[str, Any], seconds: float) -> None:
-    assert handler_seconds(spec) == seconds
+    inner = {"nodes": [], "finally": {"timeoutSeconds": 9}}
+    outer = {"nodes": [{"workflow": {"name": "inner"}}], "onFailure": {"timeoutSeconds": 40}}
+    document = {"workflow": {"spec": spec}, "workflows": {"inner": inner, "outer": outer}}
+    assert handler_seconds(document) == seconds
 
 
 def conditions(plan: Plan) -> dict[str, tuple[str, str]]:

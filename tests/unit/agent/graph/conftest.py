@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fairlead_agent.expressions import render
-from fairlead_agent.graph import Outcome, Schedule, Work, parse_graph
+from fairlead_agent.graph import STOPPED, Outcome, Schedule, Work, parse_graph
 from fairlead_agent.protocol import CacheAnswer, Entry, ErrorInfo, Kind, Rerun, State
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -39,6 +39,8 @@ class Play:
     oracle: Oracle = name_of
     seconds: Callable[[Work], float] = lambda _work: 1.0
     rerun: Rerun | None = None
+    stop_after: float | None = None
+    """Seconds until somebody stops the run."""
     cached: dict[str, Any] = field(default_factory=dict)
     """By digest: what other runs have left."""
     watch: Callable[[Schedule], None] = lambda _schedule: None
@@ -75,15 +77,30 @@ class Play:
                 self.ran.append(work)
                 takes = 0.0 if work.lookup else self.seconds(work)
                 heappush(running, (self.now + timedelta(seconds=takes), len(self.ran), work))
-            self._next_event(schedule, running)
+            while running and running[0][2] not in schedule.open:
+                heappop(running)
+            if not self._stop(schedule, running):
+                self._next_event(schedule, running)
             self.journal += schedule.advance(self.now)
         assert not schedule.open
         assert schedule.wake_at is None
         return self
 
+    def _stop(self, schedule: Schedule, running: list[tuple[datetime, int, Work]]) -> bool:
+        """Stop the run if that comes next."""
+        times = [running[0][0]] if running else []
+        if schedule.wake_at is not None:
+            times.append(schedule.wake_at)
+        if self.stop_after is None or schedule.ending is not None:
+            return False
+        when = EPOCH + timedelta(seconds=self.stop_after)
+        if any(time < when for time in times):
+            return False
+        self.now = max(self.now, when)
+        self.journal += schedule.end(STOPPED, self.now)
+        return True
+
     def _next_event(self, schedule: Schedule, running: list[tuple[datetime, int, Work]]) -> None:
-        while running and running[0][2] not in schedule.open:
-            heappop(running)
         wake_at = schedule.wake_at
         if not running:
             idle = schedule.idle()
@@ -140,6 +157,7 @@ class Kit:
     failure = staticmethod(failure)
     name_of = staticmethod(name_of)
     epoch = EPOCH
+    nothing_cached = CacheAnswer()
 
     @staticmethod
     def tool(name: str, *needs: str, **keys: Any) -> dict[str, Any]:

@@ -299,9 +299,9 @@ def nested(*names: str, **keys: Any) -> dict[str, Any]:
         ),
         pytest.param(
             nested("a"),
-            {"a": spec(llm("x"), onFailure={"tool": {"name": "t"}})},
-            "workflow.name",
-            "remove",
+            {"a": spec(llm("x"), onFailure={"workflow": {"name": "b", "inputs": {"x": 1}}}), "b": spec(llm("x"))},
+            "onFailure.workflow.inputs.x",
+            'workflow "a": node "onFailure": workflow "b" has no input "x"',
             id="handler",
         ),
         pytest.param(

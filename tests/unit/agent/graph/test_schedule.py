@@ -111,9 +111,6 @@ def test_a_failed_workflow_is_tried_again_under_other_names(kit: Any) -> None:
         pytest.param({"nodes": [{"name": "b", "tool": TOOL}]}, {"x": 1}, "InvalidInputs", id="unknown-input"),
         pytest.param({"nodes": [{"name": "b"}]}, {}, "InvalidGraph", id="wrong"),
         pytest.param({"nodes": [{"name": "b", "workflow": {"name": "w"}}]}, {}, "InvalidGraph", id="endless"),
-        pytest.param(
-            {"nodes": [{"name": "b", "tool": TOOL}], "finally": {"tool": TOOL}}, {}, "NotSupported", id="handlers"
-        ),
         pytest.param({"nodes": [{"name": "b", "tool": TOOL}]}, {"x": "{{ outputs.z.a }}"}, "ExpressionError", id="cel"),
     ],
 )
