@@ -20,7 +20,7 @@ from fairlead.testing.laptop import Laptop
 
 pytestmark = pytest.mark.process_runtime
 API = {"apiVersion": "fairlead.dev/v1alpha1"}
-ENTRIES = 45
+ENTRIES = 48
 """Of the journal."""
 VICTIMS = ("agent", "gateway", "operator", "apiserver", "podruntime")
 SAMPLE = [("agent", 20), ("gateway", 9)]

@@ -167,6 +167,16 @@ async def test_stop_of_a_run_that_waits_gives_finally_its_turn(world: OperatorWo
     assert world.condition(key, "Finished")["status"] == "True"
 
 
+async def test_stop_of_a_run_that_waits_gives_the_finally_of_a_workflow_inside_its_turn(world: OperatorWorld) -> None:
+    await world.add("Workflow", "inner", {"model": "m", "nodes": NODES, "finally": FINALLY})
+    await world.declare(nodes=[{"name": "a", "workflow": {"name": "inner"}}])
+    key = await world.run("r")
+    await park(world, await world.claim(), "k")
+    await world.change(key, {"stop": True})
+    await world.settle_later(key)
+    assert (await world.claim(pod="pod-2")).run.cancel_reason == "Cancelled"
+
+
 async def test_stop_of_a_run_that_waits_without_finally_is_at_once(world: OperatorWorld) -> None:
     await world.declare()
     key = await world.run("r")
