@@ -9,6 +9,9 @@ from fairlead.testing.semantics import LISTS, Interpreter, Model, Oracle
 from fairlead_agent.graph.paths import HANDLERS
 from fairlead_agent.graph.structure import Structure
 
+REASONS = ["ToolFailed", "RepeatExhausted", "FinallyFailed"]
+"""Of every failure that there is: the model tries again whatever it was."""
+
 
 class Author:
     """Writes random workflows: any graph, its nodes conditional, looped, repeated, retried, nested, with handlers."""
@@ -49,7 +52,7 @@ class Author:
         """Return a handler; of nodes it sees what a good run gives, for what a failing one has left depends on time."""
         found: dict[str, Any] = {"timeoutSeconds": 86_400}
         if self.maybe(0.4):
-            found["retry"] = {"limit": 1, "backoffSeconds": 2, "on": ["ToolFailed"]}
+            found["retry"] = {"limit": 1, "backoffSeconds": 2, "on": REASONS}
         if nested and self.maybe(0.25):
             return found | {"workflow": {"name": self.random.choice(nested), "inputs": {}}}
         needed = {need for node in spec["nodes"] for need in node["needs"]}
@@ -96,7 +99,7 @@ class Author:
             found |= {"forEach": self.random.choice(list(LISTS)), "maxParallel": self.random.randint(1, 3)}
         if self.maybe(0.4):
             limit = self.random.randint(0, 2)
-            found["retry"] = {"limit": limit, "backoffSeconds": 2, "on": ["ToolFailed", "RepeatExhausted"]}
+            found["retry"] = {"limit": limit, "backoffSeconds": 2, "on": REASONS}
         if self.maybe(0.3):
             found["onError"] = "Continue"
         return found
