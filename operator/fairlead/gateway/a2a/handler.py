@@ -37,7 +37,7 @@ _log = get_logger(__name__)
 _LONGEST_SECONDS: Final = 600.0
 """How long a message that is not streamed waits for its answer; then the task is told as it is."""
 _CANCEL_SECONDS: Final = 10.0
-_MOST_WAITING: Final = 200
+MOST_WAITING: Final = 200
 """How many wait for tasks of one namespace at a time: each holds a connection."""
 _CALLER: Final = "fairlead"
 
@@ -184,8 +184,10 @@ class Handler(_NotOffered):
     async def _wait(
         self, task: Conversation, context: ServerCallContext, seconds: float, *, to_its_end: bool = False
     ) -> Conversation:
-        """Return a task when there is nothing more to wait for, or as it is after a while."""
+        """Return a task when there is nothing more to wait for, or as it is after a while; at once if too many wait."""
         latest = task
+        if self._is_full(_caller(context).namespace):
+            return task
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds), self._follow(task, context, to_its_end=to_its_end) as changes:
                 async for now in changes:
@@ -206,11 +208,14 @@ class Handler(_NotOffered):
             async with aclosing(self._messages.follow(task, to_its_end=to_its_end, check=caller.check)) as changes:
                 yield changes
 
+    def _is_full(self, namespace: str) -> bool:
+        return self._waiting[namespace] >= MOST_WAITING
+
     @contextmanager
     def _place(self, namespace: str) -> Iterator[None]:
-        if self._waiting[namespace] >= _MOST_WAITING:
+        if self._is_full(namespace):
             raise Unavailable(
-                f"{_MOST_WAITING} requests wait for tasks in namespace {namespace} already: ask again later",
+                f"{MOST_WAITING} requests wait for tasks in namespace {namespace} already: ask again later",
                 retry_after=5,
             )
         self._waiting[namespace] += 1
