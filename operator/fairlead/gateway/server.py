@@ -15,6 +15,7 @@ import uvicorn
 
 from fairlead.errors import RetryableError
 from fairlead.gateway.app import create_app
+from fairlead.gateway.connections import BoundedProtocol
 from fairlead.logs import get_logger
 from fairlead.services.certificates import Identity
 from fairlead.wiring import Gateway
@@ -137,6 +138,7 @@ def _config(gateway: Gateway, context: ssl.SSLContext, *, bind: str, port: int) 
         server_header=False,
         proxy_headers=False,
         lifespan="off",
+        http=BoundedProtocol,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=_HANG_UP_SECONDS,
     )
