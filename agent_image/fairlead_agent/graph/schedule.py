@@ -111,7 +111,13 @@ class Schedule(Endings):
         if not suspended:
             self._resume()
 
+    def _apply_ending(self, frame: Frame, entry: Entry) -> None:
+        super()._apply_ending(frame, entry)
+        if frame is self._root:  # from here on handlers run, also in a suspended run
+            self._resume()
+
     def _resume(self) -> None:
+        """Let go on what a suspension held back."""
         for work, when in self._held:
             if work in self._tries.delayed:
                 self._tries.set_time(work, when)
@@ -200,8 +206,9 @@ class Schedule(Endings):
 
     def _following(self, at: datetime) -> Iterator[Entry]:
         while self.ended is None:
-            due = self._tries.take_due(at)
-            if due is not None:
+            if self._root in self._stirred and (self.ending or self._asked):
+                yield from self._wind_up(self._root, at)  # before anything begins that would only be cancelled
+            elif (due := self._tries.take_due(at)) is not None:
                 yield from self._come(*due, at)
             elif self._own:
                 yield from self._begin_own(next(iter(self._own)), at)
@@ -266,7 +273,7 @@ class Schedule(Endings):
 
     def _within(self, frame: Frame, at: datetime) -> Iterator[Entry]:
         """Do the next thing that follows in a workflow, if there is one."""
-        if frame.ending or (frame is self._root and self._asked):
+        if frame.ending is not None:
             yield from self._wind_up(frame, at)
         elif frame.failure is not None:
             yield from self._fail(frame, frame.failure, at)

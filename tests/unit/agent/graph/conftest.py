@@ -12,7 +12,7 @@ import pytest
 
 from fairlead_agent.expressions import render
 from fairlead_agent.graph import STOPPED, Outcome, Schedule, Work, parse_graph
-from fairlead_agent.protocol import CacheAnswer, Entry, ErrorInfo, Kind, Rerun, State
+from fairlead_agent.protocol import RESUME, CacheAnswer, Entry, ErrorInfo, Kind, Rerun, State
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 Oracle = Callable[[Work, Any], Outcome]
@@ -105,6 +105,9 @@ class Play:
         if not running:
             idle = schedule.idle()
             assert idle is not None
+            if idle.keys == (RESUME,):
+                schedule.suspended = False
+                return
             assert wake_at is not None, "it waits for ever"
         if wake_at is not None and (not running or wake_at <= running[0][0]):
             self.now = max(self.now, wake_at)

@@ -205,6 +205,43 @@ def test_a_suspended_run_begins_no_handler_inside_until_it_goes_on(kit: Any) -> 
     assert list(schedule.open) == [Work("a/@finally")]
 
 
+@pytest.mark.parametrize("failed", [False, True], ids=["not-begun", "to-be-tried-again"])
+@pytest.mark.parametrize("stopped", [False, True], ids=["failure", "stop"])
+def test_a_suspended_run_that_ends_begins_the_handlers_that_it_held_back(
+    kit: Any, *, failed: bool, stopped: bool
+) -> None:
+    inner = {"nodes": [kit.tool("x")], "finally": {"tool": TOOL, "retry": {"limit": 1, "backoffSeconds": 1}}}
+    schedule = kit.play({"nodes": [nested(), kit.tool("b")]}, workflows={"w": inner}).schedule()
+    schedule.advance(kit.epoch)
+    schedule.suspended = not failed
+    schedule.outcome(Work("a/x"), Outcome(1), kit.epoch)
+    schedule.advance(kit.epoch)
+    schedule.suspended = True
+    schedule.outcome(Work("a/@finally"), kit.failure(), kit.epoch)
+    later = kit.epoch + timedelta(seconds=1)
+    schedule.advance(later)
+    assert list(schedule.open) == [Work("b")]
+    if stopped:
+        schedule.end(STOPPED, later)
+    else:
+        schedule.outcome(Work("b"), kit.failure(), later)
+        schedule.advance(later)
+    assert list(schedule.open) == [Work("a/@finally", try_number=1 + failed)]
+
+
+def test_a_stop_begins_no_try_whose_pause_is_over_only_to_end_it(kit: Any) -> None:
+    inner = {"nodes": [kit.tool("x")], **FINALLY}
+    node = nested(retry={"limit": 1, "backoffSeconds": 1, "on": ["ToolFailed"]})
+    schedule = kit.play({"nodes": [node]}, workflows={"w": inner}).schedule()
+    schedule.advance(kit.epoch)
+    schedule.outcome(Work("a/x"), kit.failure(), kit.epoch)
+    schedule.advance(kit.epoch)
+    schedule.outcome(Work("a/@finally"), Outcome(1), kit.epoch)
+    schedule.advance(kit.epoch)
+    kinds = [entry.kind for entry in schedule.end(STOPPED, kit.epoch + timedelta(seconds=1))]
+    assert kinds == [Kind.RUN_ENDING, Kind.NODE_FINISHED, Kind.RUN_FINISHED]
+
+
 def test_a_cancelled_lookup_begins_nothing(kit: Any) -> None:
     inner = {"nodes": [kit.tool("x")], **FINALLY}
     node = {**nested(forEach="[1, 2]"), "cache": {"ttlSeconds": 60}}

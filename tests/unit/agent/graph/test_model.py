@@ -162,12 +162,18 @@ def assert_handled(play: Any, project: dict[str, Any]) -> None:
         for at, entry in enumerate(play.journal)
         if entry.kind in (Kind.NODE_FINISHED, Kind.ITEM_FINISHED)
     }
+    started = {entry.node: at for at, entry in enumerate(play.journal) if entry.kind is Kind.NODE_STARTED}
     settled = endings(play.journal)
+    begun = [entry for entry in play.journal if entry.kind in (Kind.NODE_STARTED, Kind.ITEM_STARTED)]
+    assert len({(entry.node, entry.item, entry.iteration) for entry in begun}) == len(begun), "it began twice"
+    places = {id(entry): at for at, entry in enumerate(play.journal)}
+    for prefix, end in settled.items():
+        late = [entry.node for entry in begun if places[id(entry)] > places[id(end)] and entry.node.startswith(prefix)]
+        assert all("@" in path.removeprefix(prefix) for path in late), "it began after the end"
     for prefix in {split(entry.node)[0] for entry in play.journal if entry.node}:
         spec = scope(document, f"{prefix}x") or {}
         failed = prefix in settled and settled[prefix].state is State.FAILED
         wanted = [name for name in HANDLERS if HANDLERS[name] in spec and (failed or name == FINALLY)]
-        started = {entry.node: at for at, entry in enumerate(play.journal) if entry.kind is Kind.NODE_STARTED}
         assert [name for name in HANDLERS if prefix + name in started] == wanted
         own = [at for (node, *_), at in ends.items() if split(node)[0] == prefix and split(node)[1] not in HANDLERS]
         handling = [at for name in wanted for at in (started[prefix + name], ends[prefix + name, None, 1])]
@@ -175,13 +181,29 @@ def assert_handled(play: Any, project: dict[str, Any]) -> None:
         assert order == sorted(order), "nodes, then handlers one by one, then what they are part of"
 
 
-@settings(deadline=None, max_examples=100)
-@given(PROJECTS, ORACLES, st.sampled_from([None, None, 3, 9, 20]), st.integers(0, 1 << 16))
+def bound(project: dict[str, Any], chance: random.Random) -> None:
+    """Give some workflows, and nodes and handlers that run them, less time than they may take."""
+    for spec in (project["spec"], *project["workflows"].values()):
+        runners = [node for node in (*spec["nodes"], *map(spec.get, HANDLERS.values())) if node and "workflow" in node]
+        for limited in (spec, *runners):
+            if chance.random() < 0.3:
+                limited["timeoutSeconds"] = chance.randint(1, 30)
+
+
+@settings(deadline=None, max_examples=150)
+@given(PROJECTS, ORACLES, st.sampled_from([None, None, 3, 9, 20]), st.sampled_from([0, 0.1]), st.integers(0, 1 << 16))
 def test_every_workflow_that_began_runs_its_handlers_once_and_in_its_place(
-    kit: Any, project: dict[str, Any], oracle: Oracle, stop_after: float | None, seed: int
+    kit: Any, project: dict[str, Any], oracle: Oracle, stop_after: float | None, unrest: float, seed: int
 ) -> None:
-    play = kit.play(**project, oracle=oracle, seconds=oracle.seconds, stop_after=stop_after).finish()
+    chance = random.Random(seed)  # noqa: S311 - a test's choice
+    bound(project, chance)
+
+    def disturb(schedule: Any) -> None:
+        if chance.random() < unrest:
+            schedule.suspended = not schedule.suspended
+
+    play = kit.play(**project, oracle=oracle, seconds=oracle.seconds, stop_after=stop_after, watch=disturb).finish()
     assert_handled(play, project)
     whole = list(play.journal)
-    for length in random.Random(seed).sample(range(len(whole)), min(3, len(whole))):  # noqa: S311 - a test's choice
+    for length in chance.sample(range(len(whole)), min(3, len(whole))):
         assert_handled(play.finish(whole[:length]), project)
