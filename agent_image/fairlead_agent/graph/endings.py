@@ -12,6 +12,7 @@ from fairlead_agent.graph import rules
 from fairlead_agent.graph.digests import Digests
 from fairlead_agent.graph.frame import Frame, Work
 from fairlead_agent.graph.model import Graph
+from fairlead_agent.graph.nesting import has_handlers, workflow_names
 from fairlead_agent.graph.paths import FINALLY, HANDLERS
 from fairlead_agent.graph.state import RunState
 from fairlead_agent.protocol import Entry, ErrorInfo, Kind, Rerun, State
@@ -45,6 +46,8 @@ class Endings(RunState):
         super().__init__(graph, inputs=inputs, run=run, workflows=workflows, rerun=rerun)
         self._digests = Digests(definitions or {}, self._workflows)
         self._suspended = False
+        self._handled_inside: dict[str, bool] = {}
+        """By the name of a workflow: whether there are handlers in those that it runs."""
         self._asked = ""
         """Why the run is to end, if somebody wants it."""
 
@@ -116,10 +119,12 @@ class Endings(RunState):
         yield self._ended_try(work, Outcome(error=error), at)
 
     def _lingers(self, frame: Frame, state: State) -> bool:
-        """Whether handlers run, there or inside, before a workflow can be over that ends so."""
-        if rules.wanted(frame, state):
-            return True
-        return any(prefix.startswith(frame.prefix) and prefix != frame.prefix for prefix in self._lingering)
+        """Whether handlers may have to run, there or inside, before a workflow is over that ends so."""
+        name = frame.workflow
+        if name not in self._handled_inside:
+            inside = workflow_names(self._workflows[name])
+            self._handled_inside[name] = has_handlers(inside, self._workflows)
+        return self._handled_inside[name] or bool(rules.wanted(frame, state))
 
     def _wind_up(self, frame: Frame, at: datetime) -> Iterator[Entry]:
         """Do the next thing that ends a workflow: first its nodes, then its handlers, then itself."""
@@ -186,6 +191,9 @@ class Endings(RunState):
         if name not in frame.items:
             return
         items = frame.items[name]
+        if items.cancelled:  # what still runs ends by itself
+            return
+        items.cancelled = True
         for key in sorted(items.looking):
             self._leave((frame.prefix + name, key))
         items.looking.clear()

@@ -21,6 +21,8 @@ class Items:
         """Those that the cache is asked about."""
         self.finished: dict[str, Entry] = {}
         self.failed: Entry | None = None
+        self.cancelled = False
+        """Whether those that run were told to end."""
         self._values: Mapping[str, Any] | None = None
         self._is_map = False
         self._unstarted: list[str] = []

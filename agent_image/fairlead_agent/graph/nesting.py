@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from fairlead_agent.graph.checks import check
@@ -17,6 +17,19 @@ Specs = Mapping[str, Mapping[str, Any]]
 def workflow_names(spec: Any) -> list[str]:
     """Return the names of the workflows that a spec's nodes and handlers run, each once."""
     return list(dict.fromkeys(name for _, wire in _runners(spec) if (name := _name(wire))))
+
+
+def has_handlers(names: Collection[str], workflows: Specs) -> bool:
+    """Return whether any of some workflows has a handler, or one that it runs, directly or not."""
+    seen, waiting = set(names), list(names)
+    while waiting:
+        spec = workflows.get(waiting.pop(), {})
+        if any(spec.get(field) for field in HANDLERS.values()):
+            return True
+        new = set(workflow_names(spec)) - seen
+        seen |= new
+        waiting += new
+    return False
 
 
 def check_nested(spec: Any, workflows: Specs, *, name: str = "") -> list[Problem]:

@@ -10,7 +10,7 @@ from fairlead_agent.expressions import Scope, render
 from fairlead_agent.graph.frame import Frame, Work
 from fairlead_agent.graph.model import Graph, Node
 from fairlead_agent.graph.parsing import parse_graph
-from fairlead_agent.graph.paths import FINALLY, HANDLERS, names, split
+from fairlead_agent.graph.paths import HANDLERS, names, split
 from fairlead_agent.graph.tries import Tries
 from fairlead_agent.inputs import check_inputs
 from fairlead_agent.problems import GraphError
@@ -47,8 +47,6 @@ class RunState:
         self._stirred: dict[Frame, None] = {self._root: None}
         """Where something may follow."""
         self._tries = Tries()
-        self._lingering: dict[str, None] = {}
-        """Prefixes of the workflows inside that have handlers to run before they are over."""
         self._running: dict[str, None] = {}
 
     def apply(self, entry: Entry) -> None:
@@ -60,7 +58,6 @@ class RunState:
                 work = Work(entry.node, entry.item, entry.iteration, entry.try_number)
                 self._tries.forget_time(work)  # handlers have times of their own
                 self._apply_ending(self._frame(work.prefix), entry)
-                self._lingering[work.prefix] = None
             case Kind.RUN_FINISHED:
                 self.ended = entry
                 self._tries.clear()
@@ -148,7 +145,6 @@ class RunState:
         prefix = work.prefix
         self._own.pop(work, None)
         self._doors.pop(prefix, None)
-        self._lingering.pop(prefix, None)
         frame = self._frames.pop(prefix, None)
         if frame is not None:
             self._stirred.pop(frame, None)
@@ -190,8 +186,6 @@ class RunState:
         )
         self._own.pop(work, None)
         self._frames[frame.prefix] = frame
-        if FINALLY in graph.handlers:
-            self._lingering[frame.prefix] = None
         self._stirred[frame] = None
         return frame
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -240,6 +241,27 @@ def test_a_stop_begins_no_try_whose_pause_is_over_only_to_end_it(kit: Any) -> No
     schedule.advance(kit.epoch)
     kinds = [entry.kind for entry in schedule.end(STOPPED, kit.epoch + timedelta(seconds=1))]
     assert kinds == [Kind.RUN_ENDING, Kind.NODE_FINISHED, Kind.RUN_FINISHED]
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["own", "inside"])
+def test_the_work_of_an_end_grows_with_what_ends(kit: Any, *, inside: bool) -> None:
+    last = {"nodes": [kit.tool("x")], **FINALLY}
+    workflows = {"w": {"nodes": [nested("m", "v")]} if inside else last, "v": last}
+
+    def calls(items: int) -> int:
+        made = [0]
+        node = nested(forEach=str([*range(items)]), maxParallel=items)
+        play = kit.play({"nodes": [node]}, workflows=workflows, stop_after=0.5)
+        sys.setprofile(lambda _frame, event, _argument: made.__setitem__(0, made[0] + (event == "call")))
+        try:
+            play.finish()
+        finally:
+            sys.setprofile(None)
+        assert len(play.ran) == 2 * items
+        return made[0]
+
+    calls(1)
+    assert calls(100) <= 2 * calls(50)
 
 
 def test_a_cancelled_lookup_begins_nothing(kit: Any) -> None:
