@@ -126,12 +126,9 @@ class Endings(RunState):
             self._handled_inside[name] = has_handlers(inside, self._workflows)
         return self._handled_inside[name] or bool(rules.wanted(frame, state))
 
-    def _wind_up(self, frame: Frame, at: datetime) -> Iterator[Entry]:
+    def _wind_up(self, frame: Frame, ending: Entry, at: datetime) -> Iterator[Entry]:
         """Do the next thing that ends a workflow: first its nodes, then its handlers, then itself."""
-        ending = frame.ending
-        if ending is None:
-            yield make.ending_for(self._asked, at)
-            return
+        self._closing.pop(frame, None)
         self._stirred.pop(frame, None)
         yield from self._close(frame, make.taken_along(ending), at)
         if len(frame.states) < len(frame.graph.nodes):

@@ -137,7 +137,7 @@ class Schedule(Endings):
             RuntimeError: nothing could ever go on. That is a bug.
         """
         tries = self._tries
-        if self.ended is not None or len(tries.open) > len(tries.waits) or self._stirred or self._own:
+        if self.ended is not None or len(tries.open) > len(tries.waits) or self._stirred or self._closing or self._own:
             return None
         if self._is_held:
             return Idle((RESUME,), None, "Suspended")
@@ -194,7 +194,6 @@ class Schedule(Endings):
     def end(self, reason: str, at: datetime) -> list[Entry]:
         """End the run for `STOPPED` or `TIMEOUT`, unless it ends already; return what to append."""
         self._asked = self._asked or reason
-        self._stirred[self._root] = None
         return self.advance(at)
 
     def _applied(self, entries: Iterable[Entry]) -> list[Entry]:
@@ -206,12 +205,14 @@ class Schedule(Endings):
 
     def _following(self, at: datetime) -> Iterator[Entry]:
         while self.ended is None:
-            if self._root in self._stirred and (self.ending or self._asked):
-                yield from self._wind_up(self._root, at)  # before anything begins that would only be cancelled
+            if self._own:
+                yield from self._begin_own(next(iter(self._own)), at)
+            elif self._asked and self.ending is None:
+                yield make.ending_for(self._asked, at)
+            elif self._closing:  # before anything begins that would only be cancelled
+                yield from self._within(next(iter(self._closing)), at)
             elif (due := self._tries.take_due(at)) is not None:
                 yield from self._come(*due, at)
-            elif self._own:
-                yield from self._begin_own(next(iter(self._own)), at)
             elif self._stirred:
                 frame = next(iter(self._stirred))
                 yield from self._within(frame, at)
@@ -274,7 +275,7 @@ class Schedule(Endings):
     def _within(self, frame: Frame, at: datetime) -> Iterator[Entry]:
         """Do the next thing that follows in a workflow, if there is one."""
         if frame.ending is not None:
-            yield from self._wind_up(frame, at)
+            yield from self._wind_up(frame, frame.ending, at)
         elif frame.failure is not None:
             yield from self._fail(frame, frame.failure, at)
         elif frame.undecided:

@@ -46,6 +46,8 @@ class RunState:
         """Tries that the scheduler has to begin itself."""
         self._stirred: dict[Frame, None] = {self._root: None}
         """Where something may follow."""
+        self._closing: dict[Frame, None] = {}
+        """Where something has failed, or the end is settled, and what goes on has yet to be told."""
         self._tries = Tries()
         self._running: dict[str, None] = {}
 
@@ -96,7 +98,7 @@ class RunState:
 
     def _apply_ending(self, frame: Frame, entry: Entry) -> None:
         frame.ending = entry
-        self._stirred[frame] = None
+        self._closing[frame] = None
 
     def _apply_end(self, frame: Frame, name: str, entry: Entry) -> None:
         self._running.pop(entry.node, None)
@@ -107,6 +109,8 @@ class RunState:
         for item in frame.items[name].looking if name in frame.items else ():
             self._leave((entry.node, item))
         frame.finish(entry, name)
+        if frame.failure is not None:
+            self._closing[frame] = None
 
     def _begin(self, node: Node, work: Work) -> None:
         self._leave(work.key)
@@ -148,6 +152,7 @@ class RunState:
         frame = self._frames.pop(prefix, None)
         if frame is not None:
             self._stirred.pop(frame, None)
+            self._closing.pop(frame, None)
 
     def _place(self, path: str) -> tuple[Frame, str]:
         """Return where a node is, and its name there."""

@@ -230,17 +230,37 @@ def test_a_suspended_run_that_ends_begins_the_handlers_that_it_held_back(
     assert list(schedule.open) == [Work("a/@finally", try_number=1 + failed)]
 
 
-def test_a_stop_begins_no_try_whose_pause_is_over_only_to_end_it(kit: Any) -> None:
-    inner = {"nodes": [kit.tool("x")], **FINALLY}
-    node = nested(retry={"limit": 1, "backoffSeconds": 1, "on": ["ToolFailed"]})
-    schedule = kit.play({"nodes": [node]}, workflows={"w": inner}).schedule()
+@pytest.mark.parametrize("stopped", [False, True], ids=["failure", "stop"])
+def test_an_end_begins_no_try_whose_pause_is_over_only_to_end_it(kit: Any, *, stopped: bool) -> None:
+    retried = nested("m", "v", retry={"limit": 1, "backoffSeconds": 1, "on": ["ToolFailed"]})
+    workflows = {"w": {"nodes": [retried]}, "v": {"nodes": [kit.tool("x")], **FINALLY}}
+    schedule = kit.play({"nodes": [nested(), kit.tool("b")]}, workflows=workflows).schedule()
     schedule.advance(kit.epoch)
-    schedule.outcome(Work("a/x"), kit.failure(), kit.epoch)
-    schedule.advance(kit.epoch)
-    schedule.outcome(Work("a/@finally"), Outcome(1), kit.epoch)
-    schedule.advance(kit.epoch)
-    kinds = [entry.kind for entry in schedule.end(STOPPED, kit.epoch + timedelta(seconds=1))]
-    assert kinds == [Kind.RUN_ENDING, Kind.NODE_FINISHED, Kind.RUN_FINISHED]
+    for work, outcome in ((Work("a/m/x"), kit.failure()), (Work("a/m/@finally"), Outcome(1))):
+        schedule.outcome(work, outcome, kit.epoch)
+        schedule.advance(kit.epoch)
+    later = kit.epoch + timedelta(seconds=1)
+    entries = schedule.end(STOPPED, later) if stopped else schedule.outcome(Work("b"), kit.failure(), later)
+    entries += schedule.advance(later)
+    assert entries[-1].kind is Kind.RUN_FINISHED
+    assert Kind.NODE_STARTED not in [entry.kind for entry in entries]
+
+
+def test_an_end_that_comes_at_once_is_the_same_from_wherever_it_is_replayed(kit: Any) -> None:
+    workflows = {
+        "w": {"nodes": [nested("m", "v"), kit.tool("bad", when="1 / 0 == 1"), nested("n", "v")], **FINALLY},
+        "v": {"nodes": [kit.tool("x")]},
+    }
+    play = kit.play({"nodes": [nested()]}, workflows=workflows)
+    whole = play.schedule().advance(kit.epoch)
+    assert [(entry.node, entry.reason) for entry in whole[-4:-1]] == [
+        ("a/m/x", "WorkflowFailed"),
+        ("a/m", "WorkflowFailed"),
+        ("a/n", "WorkflowFailed"),
+    ]
+    for length in range(len(whole)):
+        play.journal = whole[:length]
+        assert play.schedule().advance(kit.epoch) == whole[length:]
 
 
 @pytest.mark.parametrize("inside", [False, True], ids=["own", "inside"])
