@@ -106,13 +106,27 @@ def node_lines(
     for record in records:
         grouped.setdefault(_PLACES.sub("", record["node"]), []).append(record)
     asked = {_PLACES.sub("", approval["node"]): approval for approval in approvals}
-    order = [*plan, *(key for key in grouped if key not in plan)]
-    return [_line(key, plan, grouped.get(key, ()), asked=asked.get(key), now=now) for key in order]
+    order = _order(plan, grouped)
+    depths = {**plan}
+    for key in order:
+        depths.setdefault(key, depths.get(key.rpartition("/")[0], -1) + 1)
+    return [_line(key, depths, grouped.get(key, ()), asked=asked.get(key), now=now) for key in order]
+
+
+def _order(plan: Plan, keys: Iterable[str]) -> list[str]:
+    """Return what is planned, and what is not, as handlers are not, behind the last line of its workflow."""
+    order = list(plan)
+    for key in keys:
+        if key not in plan:
+            scope = key.rpartition("/")[0]
+            inside = [at for at, other in enumerate(order) if not scope or f"{other}/".startswith(f"{scope}/")]
+            order.insert(inside[-1] + 1 if inside else len(order), key)
+    return order
 
 
 def _line(key: str, plan: Plan, records: Sequence[Record], *, asked: Record | None, now: datetime | None) -> NodeLine:
     name = key.rpartition("/")[2]
-    depth = plan.get(key, plan.get(key.rpartition("/")[0], -1) + 1 if "/" in key else 0)
+    depth = plan[key]
     newest = _newest(records)
     if not newest:
         return NodeLine(name, depth, "Pending", path=key)

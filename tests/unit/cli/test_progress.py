@@ -88,6 +88,23 @@ def test_node_lines_sum_up_the_inner_workflows_of_a_for_each() -> None:
     ]
 
 
+def test_node_lines_show_handlers_behind_the_nodes_of_their_workflow() -> None:
+    plan = {"a": 0, "a/b": 1, "a/b/x": 2, "ab": 0}
+    paths = ["@finally", "a/@onFailure", "a[1]/@finally", "a/b/@finally", "a/@finally/y"]
+    lines = node_lines(plan, [record(path, "Succeeded") for path in paths])
+    assert [(line.key, line.depth) for line in lines] == [
+        ("a", 0),
+        ("a/b", 1),
+        ("a/b/x", 2),
+        ("a/b/@finally", 2),
+        ("a/@onFailure", 1),
+        ("a/@finally", 1),
+        ("a/@finally/y", 2),
+        ("ab", 0),
+        ("@finally", 0),
+    ]
+
+
 def test_node_lines_show_the_latest_round() -> None:
     first = record("draft", "Succeeded", iteration=1, startedAt="2026-11-21T12:00:00Z")
     second = record("draft", "Running", iteration=2, startedAt="2026-11-21T12:00:03Z")
