@@ -191,7 +191,7 @@ def bound(project: dict[str, Any], chance: random.Random) -> None:
 
 
 @settings(deadline=None, max_examples=150)
-@given(PROJECTS, ORACLES, st.sampled_from([None, None, 3, 9, 20]), st.sampled_from([0, 0.1]), st.integers(0, 1 << 16))
+@given(PROJECTS, ORACLES, st.sampled_from([None, 3, 9, 20]), st.sampled_from([0, 0.1, 0.5]), st.integers(0, 1 << 16))
 def test_every_workflow_that_began_runs_its_handlers_once_and_in_its_place(
     kit: Any, project: dict[str, Any], oracle: Oracle, stop_after: float | None, unrest: float, seed: int
 ) -> None:
@@ -200,7 +200,7 @@ def test_every_workflow_that_began_runs_its_handlers_once_and_in_its_place(
 
     def disturb(schedule: Any) -> None:
         if chance.random() < unrest:
-            schedule.suspended = not schedule.suspended
+            schedule.suspended = True  # until nothing more can be done
 
     play = kit.play(**project, oracle=oracle, seconds=oracle.seconds, stop_after=stop_after, watch=disturb).finish()
     assert_handled(play, project)
