@@ -11,7 +11,8 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from fairlead_agent import __version__
-from fairlead_agent.client import Door, Gateway, GatewayRefusal, SessionOver
+from fairlead_agent.client import Gateway, GatewayRefusal, SessionOver
+from fairlead_agent.connections import Door
 from fairlead_agent.engine import CAPABILITIES, Execution
 from fairlead_agent.failures import AppendRefused, Fenced
 from fairlead_agent.heartbeat import Heart

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-import time
 from collections.abc import Callable, Iterable
+from contextlib import closing, suppress
 
-import httpx
-
-from fairlead_agent.client import Door, SessionOver, checked
+from fairlead_agent.client import SessionOver, checked, connections
+from fairlead_agent.connections import Door
 from fairlead_agent.protocol import Heartbeat, HeartbeatReply, Session
 
 
@@ -30,18 +30,15 @@ class Heart:
         on_reply: Callable[[HeartbeatReply], None],
         on_over: Callable[[], None],
     ) -> None:
-        self._client = httpx.Client(
-            base_url=f"{door.url}/v1",
-            transport=httpx.HTTPTransport(verify=door.tls, trust_env=False, uds=door.socket or None),
-            trust_env=False,
-            headers={"authorization": f"Bearer {session.session}", "content-type": "application/json"},
-            timeout=max(1.0, session.lease_duration_seconds / 2),
-        )
+        self._connections = connections(door)
+        self._token = session.session
+        self._patience = max(1.0, session.lease_duration_seconds / 2)
         self._interval = session.heartbeat_seconds
         self._tasks = tasks
         self._on_reply = on_reply
         self._on_over = on_over
-        self._stop = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
@@ -50,22 +47,33 @@ class Heart:
 
     def stop(self) -> None:
         """Beat no more. A beat that is under way is not waited for."""
-        self._stop.set()
+        with suppress(RuntimeError):  # it has ended
+            self._loop.call_soon_threadsafe(self._stop.set)
 
     def _run(self) -> None:
-        with self._client:
-            due = time.monotonic()
-            while not self._stop.wait(max(0.0, due - time.monotonic())):
-                due = time.monotonic() + self._interval
-                try:
-                    self._on_reply(self._beat())
-                except SessionOver:
-                    self._on_over()
-                    return
-                except Exception:  # noqa: BLE001, S112 - whatever it was, the next beat may arrive
-                    continue
+        with closing(self._loop) as loop:
+            loop.run_until_complete(self._beats())
 
-    def _beat(self) -> HeartbeatReply:
-        message = Heartbeat(tasks=tuple(self._tasks()))
-        response = self._client.post("/heartbeat", content=message.model_dump_json(by_alias=True))
-        return HeartbeatReply.model_validate_json(checked(response).content)
+    async def _beats(self) -> None:
+        due = self._loop.time()
+        while not await self._stops_before(due):
+            due = self._loop.time() + self._interval
+            try:
+                self._on_reply(await self._beat())
+            except SessionOver:
+                self._on_over()
+                break
+            except Exception:  # noqa: BLE001, S112 - whatever it was, the next beat may arrive
+                continue
+        await self._connections.aclose()
+
+    async def _stops_before(self, due: float) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(due):
+                await self._stop.wait()
+        return self._stop.is_set()
+
+    async def _beat(self) -> HeartbeatReply:
+        body = Heartbeat(tasks=tuple(self._tasks())).model_dump_json(by_alias=True).encode()
+        answer = await self._connections.post("/v1/heartbeat", body, token=self._token, patience=self._patience)
+        return HeartbeatReply.model_validate_json(checked(answer).body)

@@ -10,7 +10,8 @@ from typing import Final
 
 from fairlead_agent import __version__
 from fairlead_agent.agent import Agent
-from fairlead_agent.client import Door, Gateway, tls_context
+from fairlead_agent.client import Gateway, tls_context
+from fairlead_agent.connections import Door
 from fairlead_agent.logs import write
 from fairlead_agent.settings import HELP, Settings, SettingsError, read_settings, settle_langgraph
 

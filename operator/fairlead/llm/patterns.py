@@ -15,6 +15,7 @@ MAX_TEXT: Final = 100_000
 """Characters that are looked at."""
 SECONDS: Final = 0.5
 """All patterns together may take this long."""
+_SPECIAL: Final = frozenset("\\.^$*+?{}[]()|")
 
 
 def compile_pattern(text: str) -> Any:
@@ -37,6 +38,8 @@ async def first_match(patterns: Sequence[Any | None], text: str) -> int | None:
     Raises:
         TerminalError: with reason ``PatternTooSlow``: one of them took too long.
     """
+    if all(pattern is None or _SPECIAL.isdisjoint(pattern.pattern) for pattern in patterns):
+        return _first(patterns, text[:MAX_TEXT])  # plain words are found in no time, a thread costs more
     return await asyncio.to_thread(_first, patterns, text[:MAX_TEXT])
 
 

@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from fairlead.errors import InvalidObject
-from fairlead.storage.base import CacheEntry, Effects, NodeRecord, RunEnd, RunState, Span
-from fairlead.tracing.attributes import attributes, bounded, failure
-from fairlead.tracing.ids import node_span_id, span_id
-from fairlead_agent.graph import paths
+from fairlead.services.nodespans import SPAN_STATUS
+from fairlead.storage.base import EMPTY_ITEM, CacheEntry, Effects, NodeRecord, RunEnd, RunState, Span
+from fairlead.tracing.attributes import attributes, failure
+from fairlead.tracing.ids import span_id
 from fairlead_agent.protocol import Entry, Kind, Progress, State
 
 MAX_MESSAGE: Final = 4096
@@ -23,8 +23,6 @@ _END_STATES: Final = {
     State.FAILED: RunState.FAILED,
     State.CANCELLED: RunState.CANCELLED,
 }
-SPAN_STATUS: Final = {State.SUCCEEDED: "ok", State.FAILED: "error"}
-_SPAN_STATUS_OF: Final = {state.value: status for state, status in SPAN_STATUS.items()}
 _Key = tuple[str, str | None, int]
 
 
@@ -42,7 +40,7 @@ class View:
 
 def item_label(item: str | None) -> str:
     """Return how a record names an item; the node itself is the empty string."""
-    return item or ("" if item is None else '""')
+    return item or ("" if item is None else EMPTY_ITEM)
 
 
 def fold(
@@ -92,10 +90,9 @@ class _Fold:
 
     def result(self, progress: Progress | None) -> tuple[View, Effects]:
         view = View(self._view.run_uid, self._view.run_name, self._length, self._started_at, self._open)
-        spans = [span for key, record in self._records.items() if (span := _span(key, record)) is not None]
         return view, Effects(
             nodes=tuple(self._records.values()),
-            spans=(*(() if self._root is None else (self._root,)), *spans),
+            spans=() if self._root is None else (self._root,),
             done=None if progress is None else progress.done,
             total=None if progress is None else progress.total,
             current=None if progress is None else tuple(progress.current[:10]),
@@ -175,31 +172,6 @@ class _Fold:
         self._root = self._build_root(began, finished_at=entry.at, status=status, extra=extra)
 
 
-def _span(key: _Key, record: NodeRecord) -> Span | None:
-    node, item, iteration = key
-    uid = record.run_uid
-    began = record.started_at or record.finished_at
-    if began is None:
-        return None
-    return Span(
-        run_uid=uid,
-        span_id=node_span_id(uid, node, item, iteration),
-        parent_id=_around(uid, node) if item is None else node_span_id(uid, node, None, iteration),
-        name=bounded(node if item is None else f"{node}[{item[:64]}]", 256),
-        kind="node" if item is None else "item",
-        started_at=began,
-        finished_at=record.finished_at,
-        status=_SPAN_STATUS_OF.get(record.state, "unset"),
-        attributes=_node_attributes(record, item, iteration),
-    )
-
-
-def _around(uid: str, path: str) -> str:
-    """Return the span that a node lies in: the run's, or that of the node whose sub-workflow it is part of."""
-    outer = paths.parent(path)
-    return span_id(uid) if outer is None else node_span_id(uid, *outer)
-
-
 def _needed_state(entry: Entry) -> State:
     if entry.state is None:
         raise InvalidObject(f"a {entry.kind} entry says how it ended", field="entries")
@@ -212,18 +184,3 @@ def _why(entry: Entry) -> tuple[str, str]:
     if entry.error is None:
         return entry.reason, ""
     return entry.reason or entry.error.reason, entry.error.message[:MAX_MESSAGE]
-
-
-def _node_attributes(record: NodeRecord, item: str | None, iteration: int) -> Mapping[str, Any]:
-    known = attributes(
-        fairlead__node=record.node,
-        fairlead__item=item,
-        fairlead__iteration=iteration if iteration > 1 else None,
-        fairlead__tries=record.tries if record.tries > 1 else None,
-        fairlead__attempt=record.attempt,
-        fairlead__state=record.state,
-        fairlead__reason=record.reason if record.state == "Skipped" or record.reused else None,
-        fairlead__reused=record.reused,
-    )
-    failed = record.state in {"Failed", "Retrying", "Cancelled"}
-    return {**known, **(failure(record.reason, record.message) if failed else {})}

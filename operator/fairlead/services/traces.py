@@ -7,12 +7,13 @@ when a trace is read, so that tracing writes nothing twice.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
 from fairlead.core.profile import causes_of, definition_path
+from fairlead.services.nodespans import node_span
 from fairlead.services.outcomes import dollars
 from fairlead.storage.base import CallRecord, NodeRecord, Run, RunState, Span, Storage
 from fairlead.tracing.attributes import (
@@ -42,15 +43,18 @@ _Key = tuple[str, str, int]
 
 async def load_trace(storage: Storage, run: Run) -> list[Span]:
     """Return a run's spans by their starts, what is outside before what is inside."""
-    spans = _with_root(await storage.spans_of_run(run.uid), run)
+    spans = await storage.spans_of_run(run.uid)
     nodes = {(one.node, one.item, one.iteration): one for one in await storage.nodes_of_run(run.uid)}
     calls = {one.intent.key: one for one in await storage.calls_of_run(run.uid)}
     revision = await storage.get_revision(run.revision)
     document = revision.document if revision is not None else {}
-    return await asyncio.to_thread(_joined, spans, _Join(run, nodes, calls, document))
+    return await asyncio.to_thread(_joined, run, spans, _Join(run, nodes, calls, document))
 
 
-def _joined(spans: Sequence[Span], join: _Join) -> list[Span]:
+def _joined(run: Run, stored: Sequence[Span], join: _Join) -> list[Span]:
+    by_id = {span.span_id: span for span in stored}  # those of nodes were stored once, too
+    by_id |= {span.span_id: span for span in join.node_spans()}
+    spans = _with_root(list(by_id.values()), run)
     return sorted((join.span(one) for one in spans), key=lambda one: (one.started_at, _DEPTH.get(one.kind, 9)))
 
 
@@ -85,6 +89,10 @@ class _Join:
         for one in nodes.values():
             if one.finished_at is not None and not one.item:
                 self._ends.setdefault(one.node, []).append(one.finished_at)
+
+    def node_spans(self) -> Iterator[Span]:
+        """Yield the spans of nodes and items."""
+        return filter(None, map(node_span, self._nodes.values()))
 
     def span(self, span: Span) -> Span:
         """Return a span with everything that is known of it."""

@@ -11,7 +11,7 @@ from typing import Any, Final
 from fairlead.clock import Clock
 from fairlead.core import names
 from fairlead.errors import InvalidObject
-from fairlead.services.effects import SPAN_STATUS
+from fairlead.services.nodespans import SPAN_STATUS
 from fairlead.services.permits import check_turn
 from fairlead.services.tasks import TaskContext, Tasks
 from fairlead.storage.base import Effects, Fence, Span, Storage, Turn

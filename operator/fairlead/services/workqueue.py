@@ -6,6 +6,7 @@ import asyncio
 import heapq
 import itertools
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 from fairlead.clock import Clock
@@ -33,7 +34,9 @@ class WorkQueue:
         self._order = itertools.count()
         self._active: set[Key] = set()
         self._failures: dict[Key, int] = {}
-        self._changed = asyncio.Condition()
+        self._turn = asyncio.Lock()
+        """Held by the one worker that looks out for all: the others are woken when they are needed."""
+        self._changed = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._due)
@@ -44,8 +47,7 @@ class WorkQueue:
         if due < self._due.get(key, float("inf")):
             self._due[key] = due
             heapq.heappush(self._heap, (due, next(self._order), key))
-            async with self._changed:
-                self._changed.notify_all()
+            self._changed.set()
 
     async def run(self, workers: int) -> None:
         """Work for ever."""
@@ -60,21 +62,19 @@ class WorkQueue:
                 await self._do(key)
             finally:
                 self._active.discard(key)
-                async with self._changed:
-                    self._changed.notify_all()
+                self._changed.set()
 
     async def _take(self) -> Key:
-        async with self._changed:
+        async with self._turn:
             while True:
+                self._changed.clear()
                 key, wait = self._next()
                 if key is not None:
                     self._active.add(key)
                     return key
-                try:
+                with suppress(TimeoutError):
                     async with asyncio.timeout(wait):
                         await self._changed.wait()
-                except TimeoutError:
-                    continue
 
     def _next(self) -> tuple[Key | None, float | None]:
         """Return the key whose turn it is, or how long until there may be one."""

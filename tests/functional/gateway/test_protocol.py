@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from fairlead.kube import Ref
+from fairlead.services.traces import load_trace
 from fairlead.storage.base import RunState
 from fairlead.testing.world import World
 
@@ -55,7 +56,7 @@ async def test_claim_runs_a_workflow_to_its_end(world: World) -> None:
     assert stored.input_tokens > 0
     (node,) = await world.storage.nodes_of_run(run.uid)
     assert (node.state, node.output) == ("Succeeded", "hi there")
-    spans = {span.kind: span for span in await world.storage.spans_of_run(run.uid)}
+    spans = {span.kind: span for span in await load_trace(world.storage, stored)}
     assert spans["call"].parent_id == spans["node"].span_id
     assert spans["node"].parent_id == spans["run"].span_id
     assert {span.status for span in spans.values()} == {"ok"}

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 
+from fairlead.services.traces import load_trace
 from fairlead.storage.base import RunState
 from fairlead.testing.world import Pod, World
 from fairlead_agent.protocol import RESUME, call_key
@@ -180,7 +181,7 @@ async def test_turn_is_a_task_of_the_agents_pool(world: World) -> None:
     (again,) = await pod.claim(waitSeconds=20)
     (signal,) = again["signals"]
     assert (signal["key"], signal["value"]["output"]) == (TURN, {"mended": True})
-    spans = {span.kind: span for span in await world.storage.spans_of_run(run.uid)}
+    spans = {span.kind: span for span in await load_trace(world.storage, run)}
     assert spans["call"].parent_id == spans["turn"].span_id
     assert spans["turn"].parent_id == spans["node"].span_id
     assert (spans["turn"].status, spans["turn"].name) == ("ok", "invoke_agent engineer")
@@ -255,7 +256,7 @@ async def test_sub_workflows_nodes_lie_in_their_node(world: World) -> None:
     assert (await pod.append(task, 0, {"kind": "NodeStarted", "node": "inner"}, inner)).json() == {"length": 2}
     asked = {"model": "default", "messages": [{"role": "user", "content": "hello"}]}
     assert (await pod.call(task, "inner/greet", llm=asked)).json()["result"] == "hi there"
-    spans = {span.name: span for span in await world.storage.spans_of_run(run.uid)}
+    spans = {span.name: span for span in await load_trace(world.storage, run)}
     assert spans["inner/greet"].parent_id == spans["inner"].span_id
     assert spans["chat default"].parent_id == spans["inner/greet"].span_id
 

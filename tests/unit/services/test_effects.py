@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from fairlead.errors import InvalidObject
 from fairlead.services.effects import View, fold
+from fairlead.services.nodespans import node_span
 from fairlead.storage.base import CacheEntry, NodeRecord, RunState, Span
 from fairlead.tracing.ids import node_span_id, span_id
 from fairlead_agent.protocol import Entry, ErrorInfo, Kind, Progress, State, Wait, WaitFor
@@ -42,14 +43,15 @@ JOURNAL = (
 
 
 def folded(*batches: tuple[Entry, ...]) -> tuple[dict[tuple[str, str], NodeRecord], dict[str, Span]]:
-    """Return what storage holds after the batches: later records replace earlier ones."""
+    """Return the records after the batches, later ones in the place of earlier ones, and the spans that they give."""
     nodes: dict[tuple[str, str], NodeRecord] = {}
     spans: dict[str, Span] = {}
     view = EMPTY
     for batch in batches:
         view, effects = fold(view, batch, attempt=1, at=NOW)
         nodes |= {(record.node, record.item): record for record in effects.nodes}
-        spans |= {span.span_id: span for span in effects.spans}
+        found = (*effects.spans, *filter(None, map(node_span, effects.nodes)))
+        spans |= {span.span_id: span for span in found}
     return nodes, spans
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 
 from fairlead.storage.base import Event
 
@@ -61,10 +61,10 @@ class Hub:
         self._subscriptions.add(subscription)
         return subscription
 
-    def tell(self, events: Iterable[Event]) -> None:
+    def tell(self, events: Collection[Event]) -> None:
         """Give events to who listens."""
-        for event in events:
-            for subscription in self._subscriptions:
+        for subscription in self._subscriptions:
+            for event in events:
                 subscription.offer(event)
 
     def close(self) -> None:

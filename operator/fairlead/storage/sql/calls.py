@@ -64,7 +64,7 @@ _SEEN = select(gateways.c.seen_at).where(gateways.c.gateway == bindparam("gatewa
 
 def begin(tx: Transaction, fence: Fence, intent: CallIntent) -> Begun:
     """Commit an intent with its reservation, or return the record that is there."""
-    tasks.require(tx, fence)
+    tasks.hold(tx, fence)
     if not tx.add_if_new(calls, values(intent) | {"state": CallState.INTENT}):
         known = get(tx, intent.task_id, intent.key)
         return Begun(known, None if known is None else known.granted_output_tokens)
@@ -85,7 +85,7 @@ def repeat(tx: Transaction, intent: CallIntent, *, lost: str) -> Begun | None:
     Raises:
         OverBudget: another one does not fit beside the lost one.
     """
-    queue.lock(tx, intent.task_id)
+    queue.only_lock(tx, intent.task_id)
     call = tx.first(_REPEAT, _takeover(intent, lost))
     if call is None:
         return None
@@ -98,7 +98,7 @@ def repeat(tx: Transaction, intent: CallIntent, *, lost: str) -> Begun | None:
 
 def take(tx: Transaction, intent: CallIntent, *, lost: str) -> bool:
     """Take an intent over from a gateway that died, to end it. Nothing is charged before that."""
-    queue.lock(tx, intent.task_id)
+    queue.only_lock(tx, intent.task_id)
     return tx.first(_TAKEN, _takeover(intent, lost)) is not None
 
 
@@ -108,7 +108,7 @@ def _takeover(intent: CallIntent, lost: str) -> dict[str, str]:
 
 def finish(tx: Transaction, task_id: str, key: str, *, answer: CallAnswer, span: Span | None) -> None:
     """Commit an answer and charge it, once."""
-    queue.lock(tx, task_id)
+    queue.only_lock(tx, task_id)
     row = {f"new_{name}": value for name, value in values(answer).items()}
     call = tx.first(_FINISH, row | {"of_task": task_id, "of_key": key})
     if call is None:

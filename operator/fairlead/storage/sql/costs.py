@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -76,10 +75,8 @@ def of_lost(call: Any) -> dict[str, Sums]:
 
 def charge(tx: Transaction, call: Any, sums: Mapping[str, Sums], *, at: datetime) -> None:
     """Add what a call cost each Model to everything that it is a part of."""
-    total = Counter[str]()
-    for of_model in sums.values():
-        total.update(values(of_model))
-    if call.action not in _PAID_FOR and not any(total[name] for name in _OF_RUN):
+    total = {name: sum(getattr(of_model, name) for of_model in sums.values()) for name in _OF_RUN}
+    if call.action not in _PAID_FOR and not any(total.values()):
         return
     total["unpriced_calls"] = min(total["unpriced_calls"], 1)  # it is one call
     run = tx.first(_CHARGE_RUN, {f"more_{name}": total[name] for name in _OF_RUN} | {"of_run": call.run_uid})

@@ -23,6 +23,7 @@ ROW = select(*(column for column in tasks.c if column is not tasks.c.request))
 """All of a task but the request of a turn, which may be large."""
 LOCKED = ROW.with_for_update(key_share=True)
 _ONE = LOCKED.where(tasks.c.id == bindparam("id"))
+_LOCK = select(tasks.c.id).where(tasks.c.id == bindparam("id")).with_for_update(key_share=True)
 _THESE = LOCKED.where(tasks.c.id.in_(bindparam("ids", expanding=True))).order_by(tasks.c.seq)
 _OF_RUN = LOCKED.where(tasks.c.run_uid == bindparam("uid")).order_by(tasks.c.seq)
 _PUT = (
@@ -81,6 +82,11 @@ class Attempts:
 def lock(tx: Transaction, task_id: str) -> Any:
     """Return a task's row, locked, or None."""
     return tx.first(_ONE, {"id": task_id})
+
+
+def only_lock(tx: Transaction, task_id: str) -> None:
+    """Lock a task for whoever does not ask how it stands."""
+    tx.first(_LOCK, {"id": task_id})
 
 
 def lock_all(tx: Transaction, task_ids: Iterable[str]) -> Sequence[Any]:

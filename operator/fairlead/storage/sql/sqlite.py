@@ -11,7 +11,7 @@ import os
 import sqlite3
 import threading
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -154,13 +154,13 @@ class SqliteDatabase:
             mine = [(job.future, result) for job, result in zip(group, results, strict=True) if job.loop is loop]
             _call_soon(loop, self._settle, events if loop is group[0].loop else (), mine)
 
-    def _settle(self, events: Iterable[Event], answers: Iterable[tuple[asyncio.Future[Any], Any]]) -> None:
+    def _settle(self, events: Collection[Event], answers: Iterable[tuple[asyncio.Future[Any], Any]]) -> None:
         """Announce, then answer: all of it at once, as it costs more to wake an event loop than what it does then."""
         self._hub.tell(events)
         for future, result in answers:
             _succeed(future, result)
 
-    def _transact(self, bodies: list[Callable[[Transaction], Any]]) -> tuple[list[Any], Iterable[Event]]:
+    def _transact(self, bodies: list[Callable[[Transaction], Any]]) -> tuple[list[Any], Collection[Event]]:
         with translated(str(self._path)):
             try:
                 if self._connection is None:

@@ -94,6 +94,19 @@ _ENTRIES = (
     .order_by(journal.c.seq)
 )
 _ADD_ENTRY = insert(journal)
+_BY_FENCE = (
+    tasks.c.id == bindparam("task"),
+    tasks.c.session == bindparam("holder"),
+    tasks.c.attempt == bindparam("number"),
+    tasks.c.state == TaskState.CLAIMED,
+)
+_HELD = select(tasks.c.id).where(*_BY_FENCE).with_for_update(key_share=True)
+_EXTEND = (
+    update(tasks)
+    .where(*_BY_FENCE, tasks.c.journal_length == bindparam("first"))
+    .values(journal_length=bindparam("length"))
+    .returning(tasks.c.id, tasks.c.run_uid, tasks.c.parent, tasks.c.key)
+)
 _GROW = update(tasks).where(tasks.c.id == bindparam("task")).values(journal_length=bindparam("length"))
 _PROGRESS = update(runs).where(runs.c.uid == bindparam("of_run"))  # sets what it is given
 _ON_POD = select(tasks.c.id, tasks.c.parent).where(
@@ -149,6 +162,16 @@ def require(tx: Transaction, fence: Fence) -> Any:
     return row
 
 
+def hold(tx: Transaction, fence: Fence) -> None:
+    """Lock the task, if the fence holds it."""
+    if tx.first(_HELD, _by_fence(fence)) is None:
+        require(tx, fence)
+
+
+def _by_fence(fence: Fence) -> dict[str, Any]:
+    return {"task": fence.task_id, "holder": fence.session, "number": fence.attempt}
+
+
 def _written_by(tx: Transaction, fence: Fence) -> Any:
     row = queue.lock(tx, fence.task_id)
     if row is None or not _holds(fence, row):
@@ -166,18 +189,30 @@ def append(
     """Add entries with their effects, skipping those that are there."""
     if effects.turn is not None:
         _lock_parent(tx, fence.task_id)
-    row = _written_by(tx, fence)
-    length: int = max(row.journal_length, first + len(new))
-    if new and length == row.journal_length:
-        return length
-    if row.state is not TaskState.CLAIMED:
-        raise Fenced(f"task {fence.task_id} is over")
-    if first > row.journal_length:
-        raise Conflict(f"the journal of task {row.id} has {row.journal_length} entries, not {first}")
-    _add_entries(tx, row, new[row.journal_length - first :], at=at)
+    length = first + len(new)
+    row = tx.first(_EXTEND, _by_fence(fence) | {"first": first, "length": length}) if new else None
+    if row is None:
+        row = _written_by(tx, fence)
+        if new and length <= row.journal_length:
+            return int(row.journal_length)
+        new, length = _missing(tx, row, first, new=new), max(row.journal_length, length)
+    if new:
+        _add_entries(tx, fence, new, first=length - len(new), at=at)
     _apply(tx, row, effects, at=at)
     tx.announce("run", row.run_uid)
     return length
+
+
+def _missing(tx: Transaction, row: Any, first: int, *, new: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """Make room for those entries that are not there yet, and return them."""
+    if row.state is not TaskState.CLAIMED:
+        raise Fenced(f"task {row.id} is over")
+    if first > row.journal_length:
+        raise Conflict(f"the journal of task {row.id} has {row.journal_length} entries, not {first}")
+    missing = new[row.journal_length - first :]
+    if missing:
+        tx.run(_GROW, {"task": row.id, "length": row.journal_length + len(missing)})
+    return missing
 
 
 def _lock_parent(tx: Transaction, task_id: str) -> None:
@@ -187,15 +222,12 @@ def _lock_parent(tx: Transaction, task_id: str) -> None:
         queue.lock(tx, found.parent)
 
 
-def _add_entries(tx: Transaction, task: Any, new: Sequence[Mapping[str, Any]], *, at: datetime) -> None:
-    if not new:
-        return
+def _add_entries(tx: Transaction, fence: Fence, new: Sequence[Mapping[str, Any]], *, first: int, at: datetime) -> None:
     rows = [
-        {"task_id": task.id, "seq": seq, "attempt": task.attempt, "at": at, "entry": entry}
-        for seq, entry in enumerate(new, start=task.journal_length)
+        {"task_id": fence.task_id, "seq": seq, "attempt": fence.attempt, "at": at, "entry": entry}
+        for seq, entry in enumerate(new, start=first)
     ]
     tx.run(_ADD_ENTRY, rows)
-    tx.run(_GROW, {"task": task.id, "length": task.journal_length + len(new)})
 
 
 def _apply(tx: Transaction, row: Any, effects: Effects, *, at: datetime) -> None:
