@@ -32,3 +32,9 @@ def test_open_session_of_another_cluster_that_does_not_answer_says_so(
     kubeconfig.write_text(KUBECONFIG)
     assert run(["agents", "list", "--home", str(tmp_path), "--kubeconfig", str(kubeconfig)]) != 0
     assert "did not answer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["approve", "reject", "rerun", "stop", "suspend", "resume"])
+def test_command_that_changes_a_run_needs_its_name(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([command], name="fairlead") == 2
+    assert "Missing argument 'RUN" in capsys.readouterr().err
