@@ -37,6 +37,19 @@ def test_build_rerun_with_a_name() -> None:
     assert build_rerun({"metadata": META}, start="failed", name="again")["metadata"] == {"name": "again"}
 
 
+def test_build_rerun_of_a_run_that_never_began_does_what_that_was_to_do() -> None:
+    refused = [{"type": "Finished", "status": "True", "reason": "PendingTimeout"}]
+    spec = {
+        "workflowRef": {"name": "triage"},
+        "inputs": {"tone": "kind"},
+        "priority": 5,
+        "suspend": False,
+        "stop": False,
+    }
+    made = build_rerun({"metadata": META, "spec": spec, "status": {"conditions": refused}}, start="failed", name="")
+    assert made["spec"] == {"workflowRef": {"name": "triage"}, "inputs": {"tone": "kind"}, "priority": 5}
+
+
 def test_base_name_of_runs_that_people_named() -> None:
     assert base_name({"name": "nightly"}) == "nightly"
     assert base_name({"name": "nightly", "generateName": "triage-"}) == "nightly"
