@@ -113,6 +113,27 @@ def test_choose_what_does_not_wait_says_what_does() -> None:
         choose([], run="r", node="", item=None, everything=False)
 
 
+def test_choose_what_was_decided_leaves_it_to_the_gateway_to_say_by_whom() -> None:
+    first = approval("ship", state="Rejected", requestedAt="2026-11-21T11:00:00Z")
+    second = approval("ship", state="Approved")
+    asked = [first, second, approval("bill")]
+    assert choose(asked, run="r", node="ship", item=None, everything=False) == [second]
+    again = approval("ship")
+    assert choose([*asked, again], run="r", node="ship", item=None, everything=False) == [again]
+
+
+def test_choose_the_item_with_the_empty_name() -> None:
+    waiting = [approval("ship", '""'), approval("ship", "a")]
+    assert choose(waiting, run="r", node="ship", item="", everything=False) == waiting[:1]
+
+
+def test_check_annotation_of_what_it_cannot_decide_is_refused() -> None:
+    with pytest.raises(Refused, match="ship may be decided by ann, ops only"):
+        check_annotation([approval("ship", approvers=["ann", "ops"])])
+    with pytest.raises(Refused, match="ship waits for no decision: it is Approved"):
+        check_annotation([approval("ship", state="Approved")])
+
+
 def test_check_annotation_of_several_things_is_refused() -> None:
     check_annotation([approval("ship")])
     with pytest.raises(Refused, match="one of ship, bill"):

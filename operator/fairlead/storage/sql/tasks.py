@@ -209,6 +209,7 @@ def _apply(tx: Transaction, row: Any, effects: Effects, *, at: datetime) -> None
     tx.upsert(nodes, [_node_values(node) for node in sorted(effects.nodes, key=_node_key)])
     tx.upsert(spans, [values(span) for span in effects.spans])
     cache.keep(tx, uid, effects.cached)
+    queue.withdraw(tx, row, effects.withdrawn)
     if effects.end is not None:
         run_rows.finish(tx, uid, effects.end)
     if effects.turn is not None:
