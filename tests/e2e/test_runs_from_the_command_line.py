@@ -102,6 +102,13 @@ def test_logs_of_a_node_that_is_not_there_say_so(ready: Laptop) -> None:
     assert "[say] started" in ready("logs", "good-logs", "say")
 
 
+def test_cost_of_a_name_that_nothing_has_is_an_error_and_no_empty_table(ready: Laptop) -> None:
+    done = ready.run("cost", "nobody", code=4)
+    assert 'there is no workflow and no run "nobody"' in done.stderr
+    assert done.stdout == ""
+    assert "total" in ready("cost", "pausing")
+
+
 def test_run_of_a_file_needs_no_object(ready: Laptop, tmp_path: Path) -> None:
     file = tmp_path / "inline.yaml"
     file.write_text(yaml.safe_dump(workflow("inline", "count")))
