@@ -112,7 +112,7 @@ def _span_line(span: Mapping[str, Any], name: str, *, offset: float, whole: floa
 
 
 def _remarks(span: Mapping[str, Any]) -> list[str]:
-    """Return what there is to say of a span besides its time: tokens, tries, reuse, what went wrong …"""
+    """Return what there is to say of a span besides its time: tokens, tries, reuse, what went wrong."""
     from fairlead.cli.printing import duration, money
 
     known = span.get("attributes") or {}
