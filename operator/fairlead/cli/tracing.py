@@ -136,7 +136,8 @@ def _remarks(span: Mapping[str, Any]) -> list[str]:
     if span["status"] == "error":
         remarks.append(str(known.get("error.type", "error")))
     elif (state := known.get("fairlead.state")) in _NOT_DONE:
-        remarks.append(f"{state.lower()} ({known.get('fairlead.reason') or known.get('error.type', '')})")
+        why = known.get("fairlead.reason") or known.get("error.type") or state
+        remarks.append(state.lower() if why == state else f"{state.lower()} ({why})")
     return remarks
 
 

@@ -58,13 +58,14 @@ def _with_root(spans: Sequence[Span], run: Run) -> list[Span]:
     """Return the spans with that of the run as it ended, also where no pod has begun or ended it."""
     known = next((span for span in spans if span.kind == "run"), None)
     root = known or Span(run.uid, span_id(run.uid), "", run.name, "run", run.started_at or run.created_at)
-    if run.state.final and root.finished_at is None:
+    good = run.state is RunState.SUCCEEDED
+    if run.state.final and (root.finished_at is None or not (good or "error.type" in root.attributes)):
         failed = run.state is RunState.FAILED
-        why = failure(run.reason, run.message) if run.state is not RunState.SUCCEEDED else {}
+        why = {} if good else failure(run.reason, run.message)
         root = replace(
             root,
             finished_at=run.finished_at,
-            status="error" if failed else "ok" if run.state is RunState.SUCCEEDED else "unset",
+            status="error" if failed else "ok" if good else "unset",
             attributes={**root.attributes, **why},
         )
     return [root, *(span for span in spans if span is not known)]
@@ -88,16 +89,18 @@ class _Join:
 
     def span(self, span: Span) -> Span:
         """Return a span with everything that is known of it."""
+        status = span.status
         match span.kind:
             case "run":
                 more = self._of_run()
             case "node" | "item":
                 more = self._of_node(span)
+                status = "unset" if more.get("fairlead.state") == RunState.CANCELLED.value else status
             case "turn":
                 more = {"gen_ai.operation.name": "invoke_agent"}
             case _:
                 more = self._of_call(span)
-        return replace(span, attributes={**span.attributes, **more})
+        return replace(span, status=status, attributes={**span.attributes, **more})
 
     def _of_run(self) -> dict[str, Any]:
         run = self._run
@@ -126,13 +129,20 @@ class _Join:
         if node is None:
             return {}
         tokens = node.input_tokens + node.output_tokens
-        return attributes(
-            fairlead__reused=node.reused,
-            fairlead__queue_seconds=self._queued(node, span.started_at),
-            fairlead__usage__input_tokens=node.input_tokens if tokens else None,
-            fairlead__usage__output_tokens=node.output_tokens if tokens else None,
-            fairlead__cost__usd="n/a" if node.unpriced_calls else dollars(node.cost) if node.cost else None,
-        ) | _contents(None, node.output)
+        # What was open when its run was ended from outside has nobody who says so in its span.
+        ended = node.state == RunState.CANCELLED.value and "error.type" not in span.attributes
+        why = {"fairlead.state": node.state, **failure(node.reason, node.message)} if ended else {}
+        return (
+            why
+            | attributes(
+                fairlead__reused=node.reused,
+                fairlead__queue_seconds=self._queued(node, span.started_at),
+                fairlead__usage__input_tokens=node.input_tokens if tokens else None,
+                fairlead__usage__output_tokens=node.output_tokens if tokens else None,
+                fairlead__cost__usd="n/a" if node.unpriced_calls else dollars(node.cost) if node.cost else None,
+            )
+            | _contents(None, node.output)
+        )
 
     def _queued(self, node: NodeRecord, started: datetime) -> float | None:
         """Return how long a node had been ready when it was started; an item is ready as soon as its node is."""
