@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from fairlead import __version__
 from fairlead.cli.main import run
 
 KUBECONFIG = """
@@ -38,3 +41,8 @@ def test_open_session_of_another_cluster_that_does_not_answer_says_so(
 def test_command_that_changes_a_run_needs_its_name(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([command], name="fairlead") == 2
     assert "Missing argument 'RUN" in capsys.readouterr().err
+
+
+def test_module_is_the_command_line() -> None:
+    done = subprocess.run([sys.executable, "-m", "fairlead", "--version"], capture_output=True, text=True, check=True)  # noqa: S603 - our own
+    assert done.stdout == f"fairlead {__version__}\n"
