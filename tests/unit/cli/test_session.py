@@ -44,5 +44,5 @@ def test_command_that_changes_a_run_needs_its_name(command: str, capsys: pytest.
 
 
 def test_module_is_the_command_line() -> None:
-    done = subprocess.run([sys.executable, "-m", "fairlead", "--version"], capture_output=True, text=True, check=True)  # noqa: S603 - our own
+    done = subprocess.run([sys.executable, "-m", "fairlead", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"fairlead {__version__}\n"
