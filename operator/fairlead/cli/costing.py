@@ -147,7 +147,7 @@ def run_cost_rows(shown: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def print_costs(shown: Mapping[str, Any]) -> None:
     """Print sums as a table, with a line for all of them."""
-    from fairlead.cli.printing import hint, print_rows
+    from fairlead.cli.printing import counted, hint, print_rows
 
     by, total = shown["by"], shown["total"]
     count = "executions" if "executions" in total else "calls"
@@ -160,7 +160,8 @@ def print_costs(shown: Mapping[str, Any]) -> None:
         where = "Model.spec.price, or Agent.spec.external.costPerCallUSD"
         hint(f"{total['unpricedCalls']} calls have no known price ({known}): state it in {where}")
     if total["scriptedCalls"]:
-        hint(f"{total['scriptedCalls']} calls were answered by scripted models: no model was asked")
+        were = "was" if total["scriptedCalls"] == 1 else "were"
+        hint(f"{counted(total['scriptedCalls'], 'call')} {were} answered by scripted models: no model was asked")
     if shown.get("truncated"):
         hint("only the latest runs are counted; narrow it with --since")
 
