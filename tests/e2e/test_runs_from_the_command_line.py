@@ -83,6 +83,32 @@ def test_run_with_logs_prints_them(ready: Laptop) -> None:
     assert "[say] succeeded" in ready("run", "good", "--logs")
 
 
+def test_run_that_is_refused_says_so_everywhere_and_can_be_tried_again(ready: Laptop, tmp_path: Path) -> None:
+    file = tmp_path / "refused.yaml"
+    spec = {"workflowRef": {"name": "good"}, "inputs": {"count": "many"}}
+    file.write_text(yaml.safe_dump(kind("refused", spec, kind="WorkflowRun")))
+    done = ready.run("run", str(file), "--logs", code=1)
+    assert "refused  InvalidInputs\n" in done.stderr
+    assert "Again: fairlead rerun refused --watch" in done.stderr.replace("main.py", "fairlead")
+    for command in (("logs", "-f"), ("logs",), ("output",), ("trace",)):
+        assert "refused did not begin: InvalidInputs: " in ready.run(*command, "refused", code=4).stderr
+    again = ready.run("rerun", "refused", "-i", "count=2", "--wait")
+    assert "refused did not begin, so all of it is done" in again.stderr
+
+
+def test_logs_of_a_node_that_is_not_there_say_so(ready: Laptop) -> None:
+    ready.run("run", "good", "--name", "good-logs", "--wait")
+    assert 'good-logs has no node "nobody"; it has say' in ready.run("logs", "good-logs", "nobody", code=4).stderr
+    assert "[say] started" in ready("logs", "good-logs", "say")
+
+
+def test_cost_of_a_name_that_nothing_has_is_an_error_and_no_empty_table(ready: Laptop) -> None:
+    done = ready.run("cost", "nobody", code=4)
+    assert 'there is no workflow and no run "nobody"' in done.stderr
+    assert done.stdout == ""
+    assert "total" in ready("cost", "pausing")
+
+
 def test_run_of_a_file_needs_no_object(ready: Laptop, tmp_path: Path) -> None:
     file = tmp_path / "inline.yaml"
     file.write_text(yaml.safe_dump(workflow("inline", "count")))

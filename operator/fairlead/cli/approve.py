@@ -139,8 +139,8 @@ def _decide(target: Target, run: str, node: str, *, approved: bool, how: Mapping
 
         async with open_gateway(session) as gateway:
             record = await find_record(session, gateway, run)
-            waiting = [one for one in await gateway.approvals(record["namespace"], record["uid"]) if _open(one)]
-            chosen = choose(waiting, run=record["name"], node=node, item=how["item"], everything=how["everything"])
+            asked = await gateway.approvals(record["namespace"], record["uid"])
+            chosen = choose(asked, run=record["name"], node=node, item=how["item"], everything=how["everything"])
             if not how["unverified"]:
                 await _need_token(await own_token(session), record["name"], chosen[0]["node"], approved=approved)
             else:
@@ -174,9 +174,11 @@ def _say(approval: Mapping[str, Any], *, approved: bool, verified: bool) -> None
 
 
 def choose(
-    waiting: Sequence[dict[str, Any]], *, run: str, node: str, item: str | None, everything: bool
+    asked: Sequence[dict[str, Any]], *, run: str, node: str, item: str | None, everything: bool
 ) -> list[dict[str, Any]]:
     """Return what is decided: the one thing that is meant, or all of it.
+
+    What was decided before is meant where it is named and nothing of that name waits: the gateway says who was first.
 
     Raises:
         NotFound: nothing waits there.
@@ -185,27 +187,41 @@ def choose(
     from fairlead.cli.exits import NotFound
     from fairlead.errors import Refused
 
-    found = [one for one in waiting if node in ("", one["node"], place(one)) and item in (None, one.get("item"))]
+    meant = [one for one in asked if node in ("", one["node"], place(one)) and _is_item(one, item)]
+    found = [one for one in meant if _open(one)]
+    if not found and node and len({place(one) for one in meant}) == 1:
+        return [max(meant, key=lambda one: str(one["requestedAt"]))]
     if not found:
-        there = ", ".join(place(one) for one in waiting)
+        there = ", ".join(place(one) for one in asked if _open(one))
         raise NotFound(f"{run} does not wait for a decision{f' of {node}; it waits for {there}' if there else ''}")
     if len(found) > 1 and not everything:
         shown = ", ".join(place(one) for one in found)
         raise Refused(f"{run} waits for several decisions: {shown}. Name the node (and --item), or say --all")
-    return list(found)
+    return found
+
+
+def _is_item(approval: Mapping[str, Any], item: str | None) -> bool:
+    """Return whether an approval is of an item; that with the empty name is kept as two quotation marks."""
+    return item is None or approval.get("item") == (item or '""')
 
 
 def check_annotation(chosen: Sequence[Mapping[str, Any]]) -> None:
     """Check that an annotation can decide *chosen*: the next one would take its place before it is read.
 
     Raises:
-        Refused: it is more than one thing.
+        Refused: it is more than one thing, was decided before, or may be decided by those only who show who they are.
     """
     from fairlead.errors import Refused
 
+    first = chosen[0]
     if len(chosen) > 1:
         shown = ", ".join(place(one) for one in chosen)
         raise Refused(f"--unverified decides one thing at a time: name one of {shown}")
+    if not _open(first):
+        raise Refused(f"{place(first)} waits for no decision: it is {first['state']}", reason="AlreadyDecided")
+    if approvers := first.get("approvers"):
+        who = ", ".join(approvers)
+        raise Refused(f"{place(first)} may be decided by {who} only, and an annotation does not show who wrote it")
 
 
 async def _need_token(token: str, run: str, node: str, *, approved: bool) -> None:

@@ -79,6 +79,8 @@ async def _cost(session: Session, name: str, *, by: str, seconds: int | None, fm
         else:
             since = since_moment(session, seconds)
             shown = await gateway.costs(by=by or "workflow", namespace=session.scope, workflow=name, since=since)
+            if name and not shown["items"]:
+                await _check_name(session, name)
     if fmt != "table":
         printing.print_as(shown, fmt)
         return exits.OK
@@ -89,6 +91,26 @@ async def _cost(session: Session, name: str, *, by: str, seconds: int | None, fm
     if seconds is not None and seconds % _DAY and record is None and by != "node":
         printing.hint("sums are kept by day (UTC): the first day is counted whole")
     return exits.OK
+
+
+async def _check_name(session: Session, name: str) -> None:
+    """Raise if nothing was spent because nothing has that name.
+
+    Raises:
+        NotFound: neither a workflow nor a run has it.
+    """
+    from fairlead.cli.exits import NotFound
+    from fairlead.cli.kinds import find_run
+    from fairlead.core import names
+    from fairlead.kube import Ref
+
+    if await session.kube.get(Ref(names.API_VERSION, "Workflow", name, session.namespace)) is not None:
+        return
+    try:
+        await find_run(session, name)
+    except NotFound as error:
+        text = f'there is no workflow and no run "{name}" in namespace {session.namespace}'
+        raise NotFound(f"{text}, and nothing was spent for one of that name") from error
 
 
 async def run_named(session: Session, gateway: GatewayReader, name: str) -> dict[str, Any] | None:
@@ -125,7 +147,7 @@ def run_cost_rows(shown: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def print_costs(shown: Mapping[str, Any]) -> None:
     """Print sums as a table, with a line for all of them."""
-    from fairlead.cli.printing import hint, print_rows
+    from fairlead.cli.printing import counted, hint, print_rows
 
     by, total = shown["by"], shown["total"]
     count = "executions" if "executions" in total else "calls"
@@ -138,7 +160,8 @@ def print_costs(shown: Mapping[str, Any]) -> None:
         where = "Model.spec.price, or Agent.spec.external.costPerCallUSD"
         hint(f"{total['unpricedCalls']} calls have no known price ({known}): state it in {where}")
     if total["scriptedCalls"]:
-        hint(f"{total['scriptedCalls']} calls were answered by scripted models: no model was asked")
+        were = "was" if total["scriptedCalls"] == 1 else "were"
+        hint(f"{counted(total['scriptedCalls'], 'call')} {were} answered by scripted models: no model was asked")
     if shown.get("truncated"):
         hint("only the latest runs are counted; narrow it with --since")
 

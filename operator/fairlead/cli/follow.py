@@ -97,7 +97,9 @@ def conclude(ended: Mapping[str, Any]) -> int:
     printing.hint(summary(ended), state="Succeeded" if good else "Failed")
     if not good:
         name, command = ended["metadata"]["name"], program()
-        printing.hint(f"  Look: {command} logs {name}    Again from there: {command} rerun {name} --watch")
+        again = f"{command} rerun {name} --watch"
+        look = f"Look: {command} logs {name}    Again from there: {again}" if began(ended) else f"Again: {again}"
+        printing.hint(f"  {look}")
     return exit_code(ended)
 
 
@@ -113,7 +115,7 @@ async def _follow(session: Session, made: dict[str, Any], how: Follow) -> dict[s
     async with open_gateway(session) as gateway:
         if how.watch:
             return await follow_run(session, gateway, made, choose_view(session.clock))
-        printing = asyncio.create_task(print_logs(session, gateway, made["metadata"]["uid"], follow=True))
+        printing = asyncio.create_task(print_logs(session, gateway, made["metadata"], follow=True))
         try:
             ended = await wait_for_run(session, made)
             await printing
@@ -253,12 +255,17 @@ def summary(run: Mapping[str, Any]) -> str:
 
     succeeded = _succeeded(run)
     status = run.get("status") or {}
-    cost = money((status.get("cost") or {}).get("total"))
+    cost = money(status["cost"].get("total")) if status.get("cost") else None
     reused = f"{status['reused']} reused" if status.get("reused") else None
     parts = (succeeded.get("reason") or "Unknown", status.get("progress"), reused, status.get("duration"), cost)
     line = "  ".join([str(run["metadata"]["name"]), *(str(part) for part in parts if part)])
     message = succeeded.get("message") or ""
     return f"{line}\n  {message}" if succeeded.get("status") != "True" and message else line
+
+
+def began(run: Mapping[str, Any]) -> bool:
+    """Return whether a run was accepted: of one that was not, history has nothing."""
+    return bool((run.get("status") or {}).get("startTime"))
 
 
 def exit_code(run: Mapping[str, Any]) -> int:

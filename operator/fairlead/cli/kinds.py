@@ -143,6 +143,8 @@ def choose(objects: Sequence[dict[str, Any]], text: str, *, what: str, where: st
             raise NotFound(f"there is no {'failed ' if text == LATEST_FAILED else ''}{what} in namespace {where}")
         return found[-1]
     name = text.rpartition("/")[2]
+    if not name:  # the beginning of every name
+        raise NotFound(f'"{text}" names no {what}: write its name, the beginning of it, or {LATEST}')
     exact = [obj for obj in latest if obj["metadata"]["name"] == name]
     if exact:
         return exact[0]

@@ -187,8 +187,9 @@ def complete_names(plural: str) -> Callable[[click.Context, click.Parameter, str
 
 def run_argument(*, default: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return the argument RUN: a name, its beginning, or ``@latest``; without *default* it has to be given."""
-    complete = complete_names("workflowruns")
-    return click.argument("run", default=default, required=default is None, shell_complete=complete)
+    # To click a default of None is one, too.
+    given: dict[str, Any] = {} if default is None else {"default": default, "required": False}
+    return click.argument("run", shell_complete=complete_names("workflowruns"), **given)
 
 
 def program() -> str:

@@ -116,6 +116,11 @@ def money(total: Any, currency: str = "USD") -> str:
     return f"${total}" if currency == "USD" else f"{total} {currency}"
 
 
+def counted(number: int, what: str) -> str:
+    """Return how many there are of a thing whose plural ends with an s."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
 def duration(seconds: float | None) -> str:
     """Return a span of time as people write it: its two largest units."""
     if seconds is None:

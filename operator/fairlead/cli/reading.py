@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from fairlead.cli.session import Session
 
 _PAUSE: Final = 0.5
+_PLACE: Final = re.compile(r"\[[^\]]*\]|#[^/]*")
+"""Which item and which round it is, in the path of a node."""
 
 
 @command(
@@ -77,24 +79,64 @@ def logs(target: Target, *, run: str, node: str | None, follow: bool, timestamps
 
     async def work(session: Session) -> int:
         async with open_gateway(session) as gateway:
-            uid = (
-                await _find_uid(session, gateway, run) if follow else (await find_record(session, gateway, run))["uid"]
-            )
-            await print_logs(session, gateway, uid, follow=follow, node=node or "", timestamps=timestamps)
+            find = _find_meta if follow else find_record
+            meta = await find(session, gateway, run)
+            if not await print_logs(session, gateway, meta, follow=follow, node=node or "", timestamps=timestamps):
+                await _explain_silence(session, gateway, meta, node=node or "")
         return exits.OK
 
     return run_session(target, work)
 
 
 async def print_logs(
-    session: Session, gateway: GatewayReader, uid: str, *, follow: bool, node: str = "", timestamps: bool = False
-) -> None:
-    """Print a run's log; *follow*: wait until the run is accepted, then go on until it has ended."""
-    while follow and await gateway.find(session.namespace, uid) is None:
-        await session.clock.sleep(_PAUSE)
-    async for line in gateway.logs(session.namespace, uid, follow=follow):
+    session: Session,
+    gateway: GatewayReader,
+    run: Mapping[str, Any],
+    *,
+    follow: bool,
+    node: str = "",
+    timestamps: bool = False,
+) -> bool:
+    """Print the log of a run, whose metadata is given; return whether there was any.
+
+    With *follow*, wait until the run is accepted, and go on until it has ended.
+    """
+    there = False
+    if follow and not await _begins(session, gateway, run):
+        return there
+    async for line in gateway.logs(session.namespace, run["uid"], follow=follow):
         if not node or re.match(rf"{re.escape(node)}(?![^/\[#])", line["node"]):
+            there = True
             click.echo(log_text(line, timestamps=timestamps))
+    return there
+
+
+async def _begins(session: Session, gateway: GatewayReader, run: Mapping[str, Any]) -> bool:
+    """Wait until a run is accepted; return whether it was before it ended or was deleted."""
+    from fairlead.cli.follow import read_object
+    from fairlead.cli.kinds import condition
+
+    while True:
+        found = await read_object(session, {"metadata": run})
+        if await gateway.find(session.namespace, run["uid"]) is not None:
+            return True
+        if found is None or condition(found, "Finished").get("status") == "True":
+            return False
+        await session.clock.sleep(_PAUSE)
+
+
+async def _explain_silence(session: Session, gateway: GatewayReader, run: Mapping[str, Any], *, node: str) -> None:
+    """Raise if a log is empty because there is no such thing.
+
+    Raises:
+        NotFound: the run was refused, or it has no such node.
+    """
+    from fairlead.cli.exits import NotFound
+
+    record = await find_record(session, gateway, run["name"])
+    known = {_PLACE.sub("", one["node"]) for one in record.get("nodes") or ()}
+    if node and known and _PLACE.sub("", node) not in known:
+        raise NotFound(f'{run["name"]} has no node "{node}"; it has {", ".join(sorted(known))}')
 
 
 def log_text(line: Mapping[str, Any], *, timestamps: bool) -> str:
@@ -120,18 +162,29 @@ async def find_record(session: Session, gateway: GatewayReader, text: str) -> di
         record = await gateway.find(session.namespace, text.rpartition("/")[2])
         if record is not None:
             return record
-    found = (await find_run(session, text))["metadata"]
-    record = await gateway.find(session.namespace, found["uid"])
+    found = await find_run(session, text)
+    record = await gateway.find(session.namespace, found["metadata"]["uid"])
     if record is None:
-        raise NotFound(f"{found['name']} has not been accepted yet: kubectl describe workflowrun {found['name']}")
+        raise NotFound(_not_begun(found))
     return record
 
 
-async def _find_uid(session: Session, gateway: GatewayReader, text: str) -> str:
+def _not_begun(run: Mapping[str, Any]) -> str:
+    """Say why there is nothing to tell of a run."""
+    from fairlead.cli.kinds import condition
+
+    name, ended = run["metadata"]["name"], condition(run, "Succeeded")
+    if ended.get("status") == "False":
+        return f"{name} did not begin: {ended['reason']}: {ended.get('message', '')}"
+    return f"{name} has not been accepted yet: kubectl describe workflowrun {name}"
+
+
+async def _find_meta(session: Session, gateway: GatewayReader, text: str) -> dict[str, Any]:
+    """Return name, namespace and uid of the run that *text* means, accepted or not."""
     from fairlead.cli.exits import NotFound
     from fairlead.cli.kinds import find_run
 
     try:
-        return str((await find_run(session, text))["metadata"]["uid"])
+        return dict((await find_run(session, text))["metadata"])
     except NotFound:
-        return str((await find_record(session, gateway, text))["uid"])
+        return await find_record(session, gateway, text)

@@ -45,11 +45,13 @@ def rerun(  # noqa: PLR0913 - the options
 
     async def work(session: Session) -> int:
         from fairlead.cli.follow import accompany
-        from fairlead.cli.printing import say
+        from fairlead.cli.printing import hint, say
 
         earlier = await _earlier(session, run)
         wanted = build_rerun(earlier, start=start, name=name)
         wanted["metadata"]["namespace"] = earlier["metadata"]["namespace"]
+        if never_began(earlier):
+            hint(f"{earlier['metadata']['name']} did not begin, so all of it is done")
         await _choose_workflow(session, wanted, earlier, latest=latest, inputs=inputs)
         made = await session.kube.create(wanted)
         say(f"workflowrun.fairlead.dev/{made['metadata']['name']} created")
@@ -59,14 +61,24 @@ def rerun(  # noqa: PLR0913 - the options
 
 
 def build_rerun(earlier: dict[str, Any], *, start: str, name: str) -> dict[str, Any]:
-    """Return the run that goes on from *earlier*."""
+    """Return the run that goes on from *earlier*, or does what that was to do and never began."""
     from fairlead.core import names
 
     meta = earlier["metadata"]
     again = {"name": meta["name"], "uid": meta["uid"], "from": _WORDS.get(start, start)}
     named = {"name": name} if name else {"generateName": f"{base_name(meta)}-"}
     spec: dict[str, Any] = {"rerunOf": again}
+    if never_began(earlier):
+        spec = {field: value for field, value in earlier["spec"].items() if field not in ("suspend", "stop")}
     return {"apiVersion": names.API_VERSION, "kind": "WorkflowRun", "metadata": named, "spec": spec}
+
+
+def never_began(run: dict[str, Any]) -> bool:
+    """Return whether a run ended before it was accepted: history has nothing of it to go on from."""
+    from fairlead.cli.follow import began
+    from fairlead.cli.kinds import condition
+
+    return condition(run, "Finished").get("status") == "True" and not began(run)
 
 
 def base_name(meta: dict[str, Any]) -> str:
@@ -108,12 +120,12 @@ async def _choose_workflow(
     if latest:
         if workflow is None:
             raise NotFound("--latest needs a Workflow object, and there is none (any more) for this run")
-        wanted["spec"]["workflowRef"] = {"name": name}
+        wanted["spec"] = {**wanted["spec"], "workflowRef": {"name": name}}
     elif workflow is not None and _changed(workflow, earlier):
         hint(f"Workflow {name} has changed since; --latest takes what it is now")
     declared = inline or (workflow or {}).get("spec") or {}
     if values := typed_inputs(declared.get("inputs"), inputs):
-        wanted["spec"]["inputs"] = values
+        wanted["spec"]["inputs"] = {**wanted["spec"].get("inputs", {}), **values}
 
 
 def workflow_name(run: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _BAR: Final = 24
 _NAME: Final = 48
 _SHOWN: Final = 200
+_NOT_DONE: Final = ("Skipped", "Cancelled")
 _CONTENTS: Final = (
     ("in", ("fairlead.input", "gen_ai.system_instructions", "gen_ai.input.messages", "gen_ai.tool.call.arguments")),
     ("out", ("fairlead.output", "gen_ai.output.messages", "gen_ai.tool.call.result")),
@@ -111,11 +112,13 @@ def _span_line(span: Mapping[str, Any], name: str, *, offset: float, whole: floa
 
 
 def _remarks(span: Mapping[str, Any]) -> list[str]:
-    """Return what there is to say of a span besides its time: tokens, cost, waiting, tries, reuse, what went wrong."""
+    """Return what there is to say of a span besides its time: tokens, tries, reuse, what went wrong."""
     from fairlead.cli.printing import duration, money
 
     known = span.get("attributes") or {}
     remarks: list[str] = []
+    if known.get("fairlead.iteration", 1) > 1:
+        remarks.append(f"round {known['fairlead.iteration']}")
     if "gen_ai.usage.input_tokens" in known:
         remarks.append(f"{known['gen_ai.usage.input_tokens']}+{known.get('gen_ai.usage.output_tokens', 0)} tokens")
     cost = known.get("fairlead.cost.usd")
@@ -132,6 +135,9 @@ def _remarks(span: Mapping[str, Any]) -> list[str]:
         remarks.append("sent again")
     if span["status"] == "error":
         remarks.append(str(known.get("error.type", "error")))
+    elif (state := known.get("fairlead.state")) in _NOT_DONE:
+        why = known.get("fairlead.reason") or known.get("error.type") or state
+        remarks.append(state.lower() if why == state else f"{state.lower()} ({why})")
     return remarks
 
 

@@ -42,5 +42,7 @@ def validate(paths: tuple[str, ...], *, fmt: str, quiet: bool) -> int:
         for problem in problems:
             click.echo(problem.text())
     if not errors and not quiet:
-        printing.hint(f"{len(documents)} objects in {len(loaded)} files are valid")
+        are = "is" if len(documents) == 1 else "are"
+        objects, files = printing.counted(len(documents), "object"), printing.counted(len(loaded), "file")
+        printing.hint(f"{objects} in {files} {are} valid")
     return exits.INVALID if errors else exits.OK

@@ -18,7 +18,7 @@ _BUSY: Final = ("Running", "Waiting", "Retrying", "Failed")
 _ALIVE_SECONDS: Final = 4.0
 """After so long without a change a line says what is going on, while something runs."""
 _WAITING_SECONDS: Final = 60.0
-"""The same, while everything waits."""
+"""The same, while everything waits, and before a line is said again."""
 _NAMED: Final = 3
 DUMB: Final = "fairlead.cli.dumb"
 """Set in click's context of a terminal that cannot do more than print."""
@@ -42,6 +42,7 @@ class Lines:
     _seen: dict[str, tuple[str, str]] = field(default_factory=dict)
     _title: str = ""
     _last: float | None = None
+    _said: str = ""
 
     def show(self, title: str, lines: Sequence[NodeLine]) -> None:
         """Print what has changed."""
@@ -63,16 +64,18 @@ class Lines:
             self._last = self.clock.monotonic()
         busy = [line for line in lines if line.state in ("Running", "Waiting")]
         runs = not lines or any(line.state == "Running" for line in busy)
-        if self.clock.monotonic() - self._last >= (_ALIVE_SECONDS if runs else _WAITING_SECONDS):
-            # A node that runs others says less than they do: it is not named while one of them is at work.
-            inner = [one for one in busy if not any(other.key.startswith(f"{one.key}/") for other in busy)]
-            named = ", ".join(line.text(line.key) for line in inner[:_NAMED])
-            more = f" and {len(inner) - _NAMED} more" if len(inner) > _NAMED else ""
-            self._say(f"…          {named}{more}    {title}" if named else title)
+        # A node that runs others says less than they do: it is not named while one of them is at work.
+        inner = [one for one in busy if not any(other.key.startswith(f"{one.key}/") for other in busy)]
+        named = ", ".join(line.text(line.key) for line in inner[:_NAMED])
+        more = f" and {len(inner) - _NAMED} more" if len(inner) > _NAMED else ""
+        text = f"…          {named}{more}    {title}" if named else title
+        patience = _ALIVE_SECONDS if runs and text != self._said else _WAITING_SECONDS
+        if self.clock.monotonic() - self._last >= patience:
+            self._say(text)
 
     def _say(self, text: str) -> None:
         click.echo(f"{self.clock.now():%H:%M:%SZ}  {text}", err=True)
-        self._last = self.clock.monotonic()
+        self._last, self._said = self.clock.monotonic(), text
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -12,6 +13,8 @@ from fairlead.core.actions import Obj, meta
 ANNOTATION = "annotation"
 """`Question.via` of a decision that was made here."""
 _PENDING = "Pending"
+_PLACE = re.compile(r"(?:[^=\[]|\[[^\]]*\])+")
+"""A node with its item, up to the first ``=`` outside of brackets: the names of items may hold any."""
 
 
 class Question(Protocol):
@@ -57,9 +60,10 @@ def words_of(run: Obj) -> list[Word]:
     found = meta(run).get("annotations") or {}
     words = []
     for approved, annotation in ((False, names.REJECT_ANNOTATION), (True, names.APPROVE_ANNOTATION)):
-        node, _, comment = str(found.get(annotation) or "").partition("=")
-        if node.strip():
-            words.append(Word(approved, node.strip(), comment.strip()))
+        text = str(found.get(annotation) or "")
+        place = _PLACE.match(text)
+        if place is not None and place[0].strip():
+            words.append(Word(approved, place[0].strip(), text[place.end() + 1 :].strip()))
     return words
 
 

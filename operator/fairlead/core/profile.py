@@ -316,23 +316,32 @@ def _node_times(facts: RunFacts, on_path: Mapping[str, timedelta]) -> Iterator[N
         node = definition_path(each.node)
         of_node = spent.setdefault(node, {})
         of_node[each.spent] = of_node.get(each.spent, _ZERO) + (each.end - each.start)
-        calls[node] = calls.get(node, 0) + (each.spent in (Spent.MODEL, Spent.TOOL))
+        for outer in _with_those_around(node):  # as cost and tokens are summed
+            calls[outer] = calls.get(outer, 0) + (each.spent in (Spent.MODEL, Spent.TOOL))
     for node, every in by_node.items():
         items = [one for one in every if one.item]
         whole = [one for one in every if not one.item] or items
+        ran = [one for one in items or whole if one.state != "Skipped"]
         yield NodeTime(
             node=node,
-            executions=sum(one.state != "Skipped" for one in items or whole),
+            executions=len(ran),
             total=sum((one.end - one.start for one in whole), _ZERO),
             on_path=on_path.get(node, _ZERO),
             spent=spent.get(node, {}),
             failures=sum(one.state == "Failed" for one in whole),
-            tries=sum(one.tries for one in items or whole),
+            tries=sum(one.tries for one in ran),
             cost=add_costs(one.cost for one in whole),
             tokens=sum(one.tokens for one in whole),
             calls=calls.get(node, 0),
             reused=any(one.reused for one in whole),
         )
+
+
+def _with_those_around(path: str) -> Iterator[str]:
+    """Yield the path of a node, and those of the nodes whose workflows it is in."""
+    while path:
+        yield path
+        path = path.rpartition("/")[0]
 
 
 def add_costs(costs: Iterable[int | None]) -> int | None:

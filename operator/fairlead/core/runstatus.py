@@ -168,7 +168,8 @@ def _activity(record: Record, state: str, waits_for: str) -> tuple[Reason, str]:
     if record.parked or (record.suspended and state == "Queued"):
         return _pause(record, waits_for)
     if state == "Running":
-        return Reason.RUNNING, f"Pod {record.pod} has the run."
+        pauses = " It is suspended: nothing new starts, and it pauses after what runs now." if record.suspended else ""
+        return Reason.RUNNING, f"Pod {record.pod} has the run.{pauses}"
     if record.attempt:
         return Reason.RECOVERING, f"The run goes on from its journal as soon as a pod takes it. {waits_for}".strip()
     return Reason.QUEUED, waits_for or "The run waits for a pod to take it."

@@ -147,7 +147,7 @@ def _check_approver(approval: Approval, who: TokenIdentity) -> None:
 
 def _outcome(approval: Approval) -> str:
     if approval.state is ApprovalState.CANCELLED:
-        return f"the run ended before anybody decided about node {approval.node}"
+        return f"node {approval.node}, or its run, ended before anybody decided"
     said = "approved" if approval.state is ApprovalState.APPROVED else "rejected"
     by = approval.decided_by or ("its time-out" if approval.via == "timeout" else "somebody unknown")
     when = "" if approval.decided_at is None else f" at {approval.decided_at.isoformat(timespec='seconds')}"

@@ -12,7 +12,7 @@ from fairlead.services.nodespans import SPAN_STATUS
 from fairlead.storage.base import EMPTY_ITEM, CacheEntry, Effects, NodeRecord, RunEnd, RunState, Span
 from fairlead.tracing.attributes import attributes, failure
 from fairlead.tracing.ids import span_id
-from fairlead_agent.protocol import Entry, Kind, Progress, State
+from fairlead_agent.protocol import Entry, Kind, Progress, State, WaitFor
 
 MAX_MESSAGE: Final = 4096
 REUSED: Final = "Reused"
@@ -66,6 +66,7 @@ class _Fold:
         self._end: RunEnd | None = None
         self._cached: dict[str, CacheEntry] = {}
         self._reused = 0
+        self._withdrawn: list[tuple[str, str]] = []
 
     def add(self, entry: Entry) -> None:
         if self._length == 0:
@@ -76,6 +77,7 @@ class _Fold:
             case Kind.NODE_STARTED | Kind.ITEM_STARTED:
                 self._put(entry, "Running")
             case Kind.TRY_FAILED:
+                self._withdraw(entry)
                 self._put(entry, "Retrying")
             case Kind.WAITING:
                 self._put(entry, WAITING)
@@ -99,7 +101,14 @@ class _Fold:
             end=self._end,
             cached=tuple(self._cached.values()),
             reused=self._reused,
+            withdrawn=tuple(self._withdrawn),
         )
+
+    def _withdraw(self, entry: Entry) -> None:
+        """Note that a try that asked people is over."""
+        known = self._open.get((entry.node, entry.item, entry.iteration))
+        if known is not None and (known.state, known.reason) == (WAITING, WaitFor.APPROVAL.value):
+            self._withdrawn.append((known.node, known.item))
 
     def _put(self, entry: Entry, state: str) -> None:
         """Note that something began, or goes on in another way. A later attempt starts again what was not finished."""
@@ -109,6 +118,7 @@ class _Fold:
         self._open[key] = self._records[key] = self._record(entry, state=state, started_at=began)
 
     def _finish(self, entry: Entry) -> None:
+        self._withdraw(entry)
         key = (entry.node, entry.item, entry.iteration)
         known = self._open.pop(key, None)
         state = _needed_state(entry)

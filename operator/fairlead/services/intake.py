@@ -211,6 +211,6 @@ class Intake:
 def _forbidden(source: Source) -> str:
     limit = source.spec["concurrency"]["limit"]
     return (
-        f'{limit} runs of Workflow "{source.name}" are active, which is its concurrency.limit, and the policy is '
-        "Forbid: make the run again when one has ended, or set the policy to Queue."
+        f'As many runs of Workflow "{source.name}" are active as its concurrency.limit ({limit}) allows, and the '
+        "policy is Forbid: make the run again when one has ended, or set the policy to Queue."
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -17,7 +16,7 @@ from fairlead.services.effects import View, fold
 from fairlead.services.gates import check_approvals, concerns_approval
 from fairlead.services.tasks import TaskContext, Tasks
 from fairlead.services.turns import TurnView, fold_turn
-from fairlead.storage.base import Effects, Fence, LogRecord, RunState, Storage
+from fairlead.storage.base import Effects, Fence, LogRecord, Storage
 from fairlead_agent.protocol import Append, Entry, Kind, Logs, Progress
 
 _log = get_logger(__name__)
@@ -63,7 +62,6 @@ class Journal:
         before = await self._view(context, request.first)
         now = self._clock.now()
         after, effects = _fold(context, before, entries, attempt=request.attempt, at=now, progress=request.progress)
-        effects = await self._with_cancel_reason(context, effects)
         wire = [_wire(entry) for entry in entries]
         length = await self._storage.append(fence, first=request.first, entries=wire, effects=effects, at=now)
         self._keep(fence.task_id, after, ended=effects.end is not None or effects.turn is not None)
@@ -111,15 +109,6 @@ class Journal:
             self._views[task_id] = view
         while len(self._views) > _KEPT:
             self._views.popitem(last=False)
-
-    async def _with_cancel_reason(self, context: TaskContext, effects: Effects) -> Effects:
-        """The agent knows that its run was cancelled, storage knows why."""
-        if effects.end is None or effects.end.state is not RunState.CANCELLED:
-            return effects
-        run = await self._storage.get_run(context.run_uid)
-        if run is None or not run.cancel_reason:
-            return effects
-        return replace(effects, end=replace(effects.end, reason=run.cancel_reason))
 
 
 def _empty(context: TaskContext) -> View | TurnView:

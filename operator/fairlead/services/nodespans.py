@@ -27,7 +27,7 @@ def node_span(record: NodeRecord) -> Span | None:
         run_uid=uid,
         span_id=node_span_id(uid, node, item, iteration),
         parent_id=_around(uid, node) if item is None else node_span_id(uid, node, None, iteration),
-        name=bounded(node if item is None else f"{node}[{item[:64]}]", 256),
+        name=bounded(node if item is None else f"{node}[{record.item[:64]}]", 256),
         kind="node" if item is None else "item",
         started_at=began,
         finished_at=record.finished_at,

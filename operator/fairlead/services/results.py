@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -41,13 +41,28 @@ class Results:
         """Return a `fairlead_agent.protocol.Rerun` as JSON: what succeeded in the run that *run* repeats."""
         if not run.rerun_of:
             return None
-        entries: list[dict[str, Any]] = []
+        journal: list[Mapping[str, Any]] = []
         earlier = await self._storage.get_run(run.rerun_of)
         if earlier is not None and (earlier.cluster, earlier.namespace) == (run.cluster, run.namespace):
             for task in await self._storage.tasks_of_run(run.rerun_of):
                 if task.kind == "run":
-                    entries += [_kept(entry) for entry in await self._storage.journal(task.id) if _is_result(entry)]
+                    journal += await self._storage.journal(task.id)
+        entries = [_kept(entry) for entry in results_of(journal)]
         return {"uid": run.rerun_of, "from": run.rerun_from or "Failed", "entries": entries}
+
+
+def results_of(journal: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return what succeeded with all of its items; of a node that went on without some, the others one by one."""
+    lacking = {_place(entry) for entry in journal if entry.get("kind") == Kind.ITEM_FINISHED and _failed(entry)}
+    return [entry for entry in journal if _is_result(entry) and ("item" in entry or _place(entry) not in lacking)]
+
+
+def _place(entry: Mapping[str, Any]) -> tuple[Any, int]:
+    return entry.get("node"), int(entry.get("iteration") or 1)
+
+
+def _failed(entry: Mapping[str, Any]) -> bool:
+    return entry.get("state") == State.FAILED
 
 
 def _is_result(entry: Mapping[str, Any]) -> bool:

@@ -62,13 +62,14 @@ def _with_root(spans: Sequence[Span], run: Run) -> list[Span]:
     """Return the spans with that of the run as it ended, also where no pod has begun or ended it."""
     known = next((span for span in spans if span.kind == "run"), None)
     root = known or Span(run.uid, span_id(run.uid), "", run.name, "run", run.started_at or run.created_at)
-    if run.state.final and root.finished_at is None:
+    good = run.state is RunState.SUCCEEDED
+    if run.state.final and (root.finished_at is None or not (good or "error.type" in root.attributes)):
         failed = run.state is RunState.FAILED
-        why = failure(run.reason, run.message) if run.state is not RunState.SUCCEEDED else {}
+        why = {} if good else failure(run.reason, run.message)
         root = replace(
             root,
             finished_at=run.finished_at,
-            status="error" if failed else "ok" if run.state is RunState.SUCCEEDED else "unset",
+            status="error" if failed else "ok" if good else "unset",
             attributes={**root.attributes, **why},
         )
     return [root, *(span for span in spans if span is not known)]

@@ -198,7 +198,7 @@ class ApprovalState(StrEnum):
     APPROVED = "Approved"
     REJECTED = "Rejected"
     CANCELLED = "Cancelled"
-    """The run ended before anybody decided."""
+    """The try that asked, or its run, ended before anybody decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,6 +332,8 @@ class Effects:
     cached: tuple[CacheEntry, ...] = ()
     reused: int = 0
     """How many nodes took the result of an earlier run."""
+    withdrawn: tuple[tuple[str, str], ...] = ()
+    """Nodes and items whose try is over: what it asked people, and nobody has answered, is asked no more."""
 
 
 class CallState(StrEnum):

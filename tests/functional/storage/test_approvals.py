@@ -8,7 +8,7 @@ import pytest
 
 from fairlead.core import names
 from fairlead.storage import Storage
-from fairlead.storage.base import ApprovalState, Event, Fenced, RunEnd, RunState, TaskState, Verdict
+from fairlead.storage.base import ApprovalState, Effects, Event, Fenced, RunEnd, RunState, TaskState, Verdict
 from fairlead.testing.storage import CLUSTER, NAMESPACE, NOW, make_approval, start_run
 from fairlead_agent.protocol import Decision
 
@@ -166,3 +166,21 @@ async def test_pending_approvals_are_those_of_a_cluster_or_namespace_oldest_firs
     assert await runs(namespace="team") == ["run-2"]
     assert await runs(limit=1) == ["run-0"]
     assert await storage.pending_approvals("another cluster") == []
+
+
+async def test_append_withdraws_what_nobody_waits_for_any_more(storage: Storage) -> None:
+    fence = await start_run(storage)
+    answered, other = replace(ASKED, key="answered"), replace(ASKED, key="other", item="4")
+    for one in (ASKED, answered, other):
+        await storage.open_approval(fence, one)
+    await storage.decide(answered.task_id, answered.key, YES)
+
+    over = Effects(withdrawn=((ASKED.node, ASKED.item), ("nobody", "")))
+    await storage.append(fence, first=0, entries=[{"kind": "NodeFinished"}], effects=over, at=NOW)
+
+    states = {one.key: one.state for one in await storage.approvals_of_run("run-1")}
+    assert states == {ASKED.key: ApprovalState.CANCELLED, "answered": ApprovalState.APPROVED, "other": "Pending"}
+    assert await pending_of_run(storage) == 1
+    late = await storage.decide(ASKED.task_id, ASKED.key, NO)
+    assert late is not None
+    assert late.state is ApprovalState.CANCELLED

@@ -48,7 +48,7 @@ def test_print_costs_shows_sums_and_their_total(capsys: pytest.CaptureFixture[st
         ["total", "6", "n/a", "1,200", "5"],
     ]
     assert "2 calls have no known price ($0.5 is known)" in said.err
-    assert "1 calls were answered by scripted models" in said.err
+    assert "1 call was answered by scripted models" in said.err
 
 
 @pytest.mark.parametrize("by", ["user", "node,day", "model,,x"])

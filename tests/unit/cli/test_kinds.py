@@ -54,6 +54,12 @@ def test_choose_of_none_suggests_one() -> None:
         choose([], "@latest", what="run", where="default")
 
 
+@pytest.mark.parametrize("text", ["", "workflowrun/"])
+def test_choose_of_an_empty_name_is_none_even_where_there_is_only_one(text: str) -> None:
+    with pytest.raises(NotFound, match="names no run: write its name, the beginning of it, or @latest"):
+        choose(RUNS[:1], text, what="run", where="default")
+
+
 def test_parse_kinds_knows_every_word_for_a_kind() -> None:
     resources = [
         {

@@ -57,3 +57,8 @@ def test_run_of_a_file_with_a_broken_graph_says_where_and_how_to_mend_it(tmp_pat
     assert 'node "a"' in str(caught.value)
     assert "broken.yaml:8" in str(caught.value)
     assert exits.to_exit_code(caught.value) == 3
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 files"), (1, "1 file"), (1200, "1,200 files")])
+def test_counted_knows_one_from_many(number: int, text: str) -> None:
+    assert printing.counted(number, "file") == text

@@ -166,6 +166,15 @@ def test_lines_are_quiet_while_a_person_is_waited_for(capsys: pytest.CaptureFixt
     assert printed == ["Waiting    ship  approval: Send?", "…          ship  approval: Send?    run"]
 
 
+def test_lines_say_nothing_twice_in_a_minute(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = FakeClock()
+    view = Lines(clock)
+    for _ in range(14):
+        view.show('triage-1  ModelNotFound  Model "m" does not exist', [])
+        clock.advance(5)
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
 def test_tree_draws_over_what_it_drew_also_when_it_shrinks(capsys: pytest.CaptureFixture[str]) -> None:
     view = Tree()
     with click.Context(click.Command("fairlead")) as context:
@@ -209,6 +218,12 @@ def test_summary_of_an_unknown_price_is_not_zero() -> None:
     run["status"]["cost"]["total"] = "n/a"
     assert "n/a" in summary(run)
     assert "$0" not in summary(run)
+
+
+def test_summary_of_a_run_that_never_began_has_no_cost() -> None:
+    run = ended("False", "PendingTimeout", 'Model "m" does not exist')
+    run["status"] = {"conditions": run["status"]["conditions"]}
+    assert summary(run) == 'triage-1  PendingTimeout\n  Model "m" does not exist'
 
 
 def test_title_of_a_run_that_waits_says_for_what() -> None:

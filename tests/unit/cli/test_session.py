@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from fairlead import __version__
 from fairlead.cli.main import run
 
 KUBECONFIG = """
@@ -32,3 +35,14 @@ def test_open_session_of_another_cluster_that_does_not_answer_says_so(
     kubeconfig.write_text(KUBECONFIG)
     assert run(["agents", "list", "--home", str(tmp_path), "--kubeconfig", str(kubeconfig)]) != 0
     assert "did not answer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["approve", "reject", "rerun", "stop", "suspend", "resume"])
+def test_command_that_changes_a_run_needs_its_name(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([command], name="fairlead") == 2
+    assert "Missing argument 'RUN" in capsys.readouterr().err
+
+
+def test_module_is_the_command_line() -> None:
+    done = subprocess.run([sys.executable, "-m", "fairlead", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"fairlead {__version__}\n"

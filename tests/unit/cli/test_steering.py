@@ -37,6 +37,19 @@ def test_build_rerun_with_a_name() -> None:
     assert build_rerun({"metadata": META}, start="failed", name="again")["metadata"] == {"name": "again"}
 
 
+def test_build_rerun_of_a_run_that_never_began_does_what_that_was_to_do() -> None:
+    refused = [{"type": "Finished", "status": "True", "reason": "PendingTimeout"}]
+    spec = {
+        "workflowRef": {"name": "triage"},
+        "inputs": {"tone": "kind"},
+        "priority": 5,
+        "suspend": False,
+        "stop": False,
+    }
+    made = build_rerun({"metadata": META, "spec": spec, "status": {"conditions": refused}}, start="failed", name="")
+    assert made["spec"] == {"workflowRef": {"name": "triage"}, "inputs": {"tone": "kind"}, "priority": 5}
+
+
 def test_base_name_of_runs_that_people_named() -> None:
     assert base_name({"name": "nightly"}) == "nightly"
     assert base_name({"name": "nightly", "generateName": "triage-"}) == "nightly"
@@ -98,6 +111,27 @@ def test_choose_what_does_not_wait_says_what_does() -> None:
         choose([approval("bill")], run="r", node="ship", item=None, everything=False)
     with pytest.raises(NotFound, match=r"r does not wait for a decision$"):
         choose([], run="r", node="", item=None, everything=False)
+
+
+def test_choose_what_was_decided_leaves_it_to_the_gateway_to_say_by_whom() -> None:
+    first = approval("ship", state="Rejected", requestedAt="2026-11-21T11:00:00Z")
+    second = approval("ship", state="Approved")
+    asked = [first, second, approval("bill")]
+    assert choose(asked, run="r", node="ship", item=None, everything=False) == [second]
+    again = approval("ship")
+    assert choose([*asked, again], run="r", node="ship", item=None, everything=False) == [again]
+
+
+def test_choose_the_item_with_the_empty_name() -> None:
+    waiting = [approval("ship", '""'), approval("ship", "a")]
+    assert choose(waiting, run="r", node="ship", item="", everything=False) == waiting[:1]
+
+
+def test_check_annotation_of_what_it_cannot_decide_is_refused() -> None:
+    with pytest.raises(Refused, match="ship may be decided by ann, ops only"):
+        check_annotation([approval("ship", approvers=["ann", "ops"])])
+    with pytest.raises(Refused, match="ship waits for no decision: it is Approved"):
+        check_annotation([approval("ship", state="Approved")])
 
 
 def test_check_annotation_of_several_things_is_refused() -> None:

@@ -52,6 +52,19 @@ def test_trace_lines_of_a_run_that_goes_on() -> None:
     assert trace_lines([], items=False) == ["no spans yet"]
 
 
+def test_trace_lines_tell_rounds_apart_and_what_was_not_done() -> None:
+    skipped = {"fairlead.state": "Skipped", "fairlead.reason": "WhenFalse"}
+    cancelled = {"fairlead.state": "Cancelled", "error.type": "Stopped"}
+    spans = [
+        span("run", "", "run", 0, 10),
+        span("again", "run", "node", 0, 1, attributes={"fairlead.iteration": 2, "fairlead.state": "Succeeded"}),
+        span("never", "run", "node", 2, 2, status="unset", attributes=skipped),
+        span("half", "run", "node", 3, 9, status="unset", attributes=cancelled),
+    ]
+    ends = [line.split("█")[-1].strip() for line in trace_lines(spans, items=False)]
+    assert ends == ["", "round 2", "skipped (WhenFalse)", "cancelled (Stopped)"]
+
+
 def test_trace_lines_say_what_there_is_to_say() -> None:
     known = {
         "gen_ai.usage.input_tokens": 12,

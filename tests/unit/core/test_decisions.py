@@ -49,6 +49,10 @@ def answers(obj: dict[str, Any], *questions: Approval) -> list[tuple[str, bool, 
         ({"approve": "ship"}, [Word(approved=True, node="ship", comment="")]),
         ({"approve": " ship = well=done "}, [Word(approved=True, node="ship", comment="well=done")]),
         (
+            {"approve": "all[k=v]/ship[a=b]=fine=so"},
+            [Word(approved=True, node="all[k=v]/ship[a=b]", comment="fine=so")],
+        ),
+        (
             {"approve": "a", "reject": "b=no"},
             [Word(approved=False, node="b", comment="no"), Word(approved=True, node="a", comment="")],
         ),

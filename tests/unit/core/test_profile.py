@@ -152,6 +152,19 @@ def test_profile_run_passes_through_what_was_skipped() -> None:
     ]
 
 
+def test_profile_run_counts_the_calls_and_tries_of_what_ran() -> None:
+    executions = [
+        ran("outer", 0, 9),
+        ran("outer/ask", 1, 5, item="0", tries=2),
+        ran("outer/ask", 1, 5),
+        ran("outer/skipped", 5, 5, state="Skipped"),
+    ]
+    asked = [did(Spent.MODEL, 1, 2, "outer/ask", item="0"), did(Spent.MODEL, 3, 4, "outer/ask", item="0")]
+    profile = profile_run(RunFacts(at(0), at(9), executions, asked, {}))
+    counted = {one.node: (one.executions, one.tries, one.calls) for one in profile.nodes}
+    assert counted == {"outer": (1, 1, 2), "outer/ask": (1, 2, 2), "outer/skipped": (0, 0, 0)}
+
+
 def test_profile_run_names_what_people_and_times_are_waited_for() -> None:
     profile = profile_run(
         RunFacts(

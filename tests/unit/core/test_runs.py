@@ -380,6 +380,13 @@ def test_summarize_says_that_answers_are_scripted() -> None:
     assert runstatus.event_of(make_run(state=RunState.SUCCEEDED, scripted_calls=3))[1] == texts[3]
 
 
+def test_summarize_a_run_that_is_suspended_while_a_pod_has_it_says_so() -> None:
+    holds = {"state": RunState.RUNNING, "pod": "p", "attempt": 1}
+    texts = [summary(**holds, suspended=suspended).conditions[0].message for suspended in (False, True)]
+    assert texts[0] == "Pod p has the run."
+    assert texts[1].startswith("Pod p has the run. It is suspended: nothing new starts")
+
+
 def test_summarize_an_unknown_price_is_never_zero() -> None:
     assert summary(cost=5, unpriced_calls=1).status["cost"]["total"] == "n/a"
 

@@ -205,3 +205,25 @@ def test_fold_ending_run_is_not_ended_before_its_handlers() -> None:
 def test_fold_turn_cannot_end_a_run() -> None:
     with pytest.raises(InvalidObject):
         fold(EMPTY, (entry(Kind.TURN_FINISHED, state=State.SUCCEEDED),), attempt=1, at=NOW)
+
+
+ASKS = (
+    entry(Kind.NODE_STARTED, 0, node="ship"),
+    entry(Kind.WAITING, 1, node="ship", item="", wait=Wait(kind=WaitFor.APPROVAL, key="k")),
+)
+FAILED = ErrorInfo(reason="Timeout", message="too late")
+
+
+@pytest.mark.parametrize(
+    ("end", "withdrawn"),
+    [
+        (entry(Kind.ITEM_FINISHED, 9, node="ship", item="", state=State.FAILED, error=FAILED), (("ship", '""'),)),
+        (entry(Kind.ITEM_FINISHED, 9, node="ship", item="", state=State.CANCELLED), (("ship", '""'),)),
+        (entry(Kind.TRY_FAILED, 9, node="ship", item="", error=FAILED), (("ship", '""'),)),
+        (entry(Kind.ITEM_FINISHED, 9, node="ship", item="other", state=State.SUCCEEDED), ()),
+    ],
+)
+def test_fold_withdraws_the_questions_of_a_try_that_is_over(end: Entry, withdrawn: tuple[Any, ...]) -> None:
+    view, before = fold(EMPTY, ASKS, attempt=1, at=NOW)
+    _, after = fold(view, [end], attempt=1, at=NOW)
+    assert (before.withdrawn, after.withdrawn) == ((), withdrawn)

@@ -127,6 +127,26 @@ async def test_load_trace_of_a_run_that_no_pod_took(tmp_path: Path) -> None:
     assert (root.attributes["error.type"], root.attributes["error.message"]) == ("Timeout", "nobody came")
 
 
+async def test_load_trace_of_a_run_that_was_stopped_while_it_waited_says_so(tmp_path: Path) -> None:
+    async with sqlite_storage(tmp_path) as storage:
+        await storage.submit(make_run(), revision=make_revision(), task=make_task())
+        fence, _ = await claim(storage)
+        root = Span("run-1", span_id("run-1"), "", "run-1", "run", at(0))
+        waits = replace(node_span("ship", 1, 1), finished_at=None, status="unset")
+        record = NodeRecord("run-1", "ship", state="Waiting", reason="Approval", started_at=at(1))
+        effects = Effects(nodes=(record,), spans=(root, waits))
+        await storage.append(fence, first=0, entries=[{"kind": "x"}], effects=effects, at=at(1))
+        await storage.park(fence, keys=["k"], wake_at=None, reason="Approval", at=at(1))
+        run = await storage.cancel_run("run-1", reason="Cancelled", message="You stopped it.", at=at(9))
+        assert run is not None
+        spans = await load_trace(storage, run)
+    assert [(one.kind, one.status, one.attributes["error.type"]) for one in spans] == [
+        ("run", "unset", "Cancelled"),
+        ("node", "unset", "Cancelled"),
+    ]
+    assert spans[1].attributes["fairlead.state"] == "Cancelled"
+
+
 async def test_load_trace_finds_the_item_with_an_empty_name(tmp_path: Path) -> None:
     async with sqlite_storage(tmp_path) as storage:
         await storage.submit(make_run(), revision=make_revision(), task=make_task())

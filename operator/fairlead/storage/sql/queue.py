@@ -55,6 +55,7 @@ _CANCEL_APPROVALS = (
     .where(approvals.c.task_id == bindparam("of_task"), approvals.c.state == ApprovalState.PENDING)
     .values(state=ApprovalState.CANCELLED)
 )
+_WITHDRAW = _CANCEL_APPROVALS.where(approvals.c.node == bindparam("at_node"), approvals.c.item == bindparam("of_item"))
 _FEWER_APPROVALS = (
     update(runs)
     .where(runs.c.uid == bindparam("of_run"))
@@ -149,6 +150,13 @@ def deliver(tx: Transaction, row: Any, key: str, *, value: Mapping[str, Any], at
 def signals_of(tx: Transaction, task_id: str) -> list[Signal]:
     """Return what has come for a task."""
     return [build(Signal, row) for row in tx.all(_SIGNALS, {"id": task_id})]
+
+
+def withdraw(tx: Transaction, row: Any, places: Iterable[tuple[str, str]]) -> None:
+    """Ask people no more what nodes and items of a task, which is locked, have asked and nobody has answered."""
+    withdrawn = sum(tx.run(_WITHDRAW, {"of_task": row.id, "at_node": node, "of_item": item}) for node, item in places)
+    if withdrawn:
+        tx.run(_FEWER_APPROVALS, {"of_run": row.run_uid, "number": withdrawn})
 
 
 def end_turns(tx: Transaction, rows: Sequence[Any]) -> None:

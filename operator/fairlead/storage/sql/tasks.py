@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -241,10 +242,17 @@ def _apply(tx: Transaction, row: Any, effects: Effects, *, at: datetime) -> None
     tx.upsert(nodes, [_node_values(node) for node in sorted(effects.nodes, key=_node_key)])
     tx.upsert(spans, [values(span) for span in effects.spans])
     cache.keep(tx, uid, effects.cached)
+    queue.withdraw(tx, row, effects.withdrawn)
     if effects.end is not None:
-        run_rows.finish(tx, uid, effects.end)
+        run_rows.finish(tx, uid, _explained(tx, uid, effects.end))
     if effects.turn is not None:
         queue.answer_turn(tx, row, effects.turn, at=at)
+
+
+def _explained(tx: Transaction, uid: str, end: RunEnd) -> RunEnd:
+    """Return how a run ended; the agent knows that it was cancelled, we know why."""
+    cancel = cancelled(tx, uid) if end.state is RunState.CANCELLED else None
+    return end if cancel is None else replace(end, reason=cancel.cancel_reason, message=cancel.cancel_message)
 
 
 def _node_key(node: NodeRecord) -> tuple[str, str, int]:
