@@ -10,12 +10,16 @@ from typing import Any, Final
 
 import aiohttp
 import orjson
-from kubernetes.aio import config as kube_config  # type: ignore[import-untyped]
-from kubernetes.aio.client.configuration import Configuration  # type: ignore[import-untyped]
-from kubernetes.aio.client.rest import RESTClientObject  # type: ignore[import-untyped]
 from yarl import URL
 
 from fairlead.errors import Refused, Unavailable
+from fairlead.kube.official import (
+    ConfigException,
+    Configuration,
+    RESTClientObject,
+    load_incluster_config,
+    load_kube_config,
+)
 
 CONNECT_SECONDS: Final = 10
 REQUEST_SECONDS: Final = 30
@@ -31,11 +35,11 @@ async def load_configuration(kubeconfig: Path | None, *, context: str = "") -> C
     found = Configuration()
     try:
         if kubeconfig is None:
-            kube_config.load_incluster_config(client_configuration=found)
+            load_incluster_config(client_configuration=found)
         else:
             await _load_kubeconfig(kubeconfig, found, context=context)
             found.refresh_api_key_hook = _reloader(kubeconfig, context)
-    except (kube_config.ConfigException, OSError) as error:
+    except (ConfigException, OSError) as error:
         where = kubeconfig or "the pod's service account"
         raise Refused(f"no access to a Kubernetes API from {where}: {error}", reason="NoKubeconfig") from error
     return found
@@ -65,7 +69,7 @@ class Credentials:
 
 
 async def _load_kubeconfig(kubeconfig: Path, into: Configuration, *, context: str) -> None:
-    await kube_config.load_kube_config(
+    await load_kube_config(
         config_file=str(kubeconfig), context=context or None, client_configuration=into, persist_config=False
     )
 
