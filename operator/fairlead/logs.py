@@ -3,40 +3,16 @@
 from __future__ import annotations
 
 import logging
-import re
 import sys
 from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
 
-_SECRET_KEY = re.compile(r"(?i)(token|secret|password|passwd|api[-_]?key|authorization|cookie|credential)")
-_SECRET_TEXT = re.compile(
-    r"(?i)(bearer\s+)[\w.~+/=-]{8,}"  # HTTP authorization
-    r"|(\bsk-[\w-]{3})[\w-]{5,}"  # provider keys
-    r"|\beyJ[\w-]+\.[\w-]+\.[\w-]+"  # JSON web tokens
-    r"|(://[^/\s:@]*:)[^/\s@]+(?=@)"  # credentials in a URL
-    r"|([?&](?:api[-_]?key|key|[\w-]*token|[\w-]*secret|password|sig(?:nature)?)=)[^&\s\"']+",
-)
-REDACTED = "[redacted]"
+from fairlead.redaction import REDACTED, names_secret, redact
+
 _TALKATIVE = ("a2a", "httpx", "httpcore", "kubernetes", "aiohttp", "alembic", "sse_starlette")
 """Libraries that log URLs, headers and bodies, or every step that went well."""
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-
-
-def redact(text: str) -> str:
-    """Return *text* with what looks like a credential replaced."""
-    return _SECRET_TEXT.sub(lambda found: next((g for g in found.groups() if g), "") + REDACTED, text)
-
-
-def visible(text: str) -> str:
-    """Return *text* with characters that steer a terminal, or hide what is written, as visible escapes."""
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
-
-
-def names_secret(key: str) -> bool:
-    """Whether what has this name is likely a secret."""
-    return _SECRET_KEY.search(key) is not None
 
 
 def _redact_event(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,6 +16,10 @@ COMMANDS = {
     "python -c pass": ["-c", "pass"],
     "python -c 'import click'": ["-c", "import click"],
     "fairlead --help": ["-m", "fairlead.cli.main", "--help"],
+}
+CLIENTS = {
+    "python -c 'import kubernetes.aio.config'": ["-c", "import kubernetes.aio.config"],
+    "what fairlead get imports": ["-c", "import fairlead.cli.main, fairlead.cli.get, fairlead.cli.session"],
 }
 
 
@@ -42,5 +46,11 @@ def _start(arguments: Sequence[str]) -> Work:
 @asynccontextmanager
 async def comparisons(_folder: Path) -> AsyncIterator[list[Comparison]]:
     """Yield what is compared. A child that has ended counts as this process's."""
-    arms = [Arm(name, _start(arguments), processes=lambda: (os.getpid(),)) for name, arguments in COMMANDS.items()]
-    yield [Comparison("A command's start", 5, arms)]
+    yield [
+        Comparison("A command's start", 5, _arms(COMMANDS)),
+        Comparison("until a command can ask the Kubernetes API", 3, _arms(CLIENTS)),
+    ]
+
+
+def _arms(commands: Mapping[str, Sequence[str]]) -> list[Arm]:
+    return [Arm(name, _start(arguments), processes=lambda: (os.getpid(),)) for name, arguments in commands.items()]

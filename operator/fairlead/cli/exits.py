@@ -61,7 +61,7 @@ def explain(error: BaseException) -> int:
         case BrokenPipeError():
             return _close_streams()
         case _:
-            from fairlead.logs import visible
+            from fairlead.redaction import visible
 
             click.echo(f"error: {visible(str(error))}", err=True)
             return to_exit_code(error) if isinstance(error, FairleadError) else FAILED

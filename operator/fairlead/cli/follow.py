@@ -235,7 +235,7 @@ async def _workflow(session: Session, name: str, namespace: str) -> dict[str, An
 def title_of(run: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     """Return the line above the nodes."""
     from fairlead.cli.printing import money
-    from fairlead.logs import visible
+    from fairlead.redaction import visible
 
     succeeded = _succeeded(run)
     status = run.get("status") or {}

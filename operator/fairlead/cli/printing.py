@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from fairlead.logs import visible
+from fairlead.redaction import visible
 
 _SPACES: Final = "   "
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from fairlead.cli.printing import duration, money, parse_time, seconds_between, shorten
-from fairlead.logs import visible
+from fairlead.redaction import visible
 
 _ENDED: Final = ("Succeeded", "Failed", "Skipped", "Cancelled")
 _BY_WEIGHT: Final = ("Running", "Waiting", "Failed", "Cancelled", "Succeeded", "Skipped")

@@ -10,7 +10,7 @@ import orjson
 
 from fairlead.errors import FairleadError, RetryableError, TerminalError
 from fairlead.llm.base import to_model_error
-from fairlead.logs import REDACTED, redact
+from fairlead.redaction import REDACTED, redact
 
 _BY_NAME: Final[Mapping[str, tuple[type[FairleadError], str]]] = {
     "APIConnectionError": (RetryableError, "ModelUnavailable"),

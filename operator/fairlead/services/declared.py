@@ -16,7 +16,7 @@ from fairlead.core.tool import plan_tool
 from fairlead.core.workflow import Observed as WorkflowObserved
 from fairlead.core.workflow import plan_workflow
 from fairlead.errors import FairleadError
-from fairlead.logs import redact
+from fairlead.redaction import redact
 from fairlead.services.graphchecks import GraphChecks
 from fairlead.services.modelhealth import ModelHealth
 from fairlead.services.objects import Key, Objects

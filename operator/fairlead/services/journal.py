@@ -11,7 +11,8 @@ import orjson
 
 from fairlead.clock import Clock
 from fairlead.errors import InvalidObject, Refused, TerminalError
-from fairlead.logs import get_logger, redact
+from fairlead.logs import get_logger
+from fairlead.redaction import redact
 from fairlead.services.effects import View, fold
 from fairlead.services.gates import check_approvals, concerns_approval
 from fairlead.services.tasks import TaskContext, Tasks

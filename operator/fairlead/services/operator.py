@@ -16,7 +16,8 @@ from fairlead.core.statuses import hindered
 from fairlead.core.workflow import is_finished
 from fairlead.errors import FairleadError, Refused, RetryableError, TerminalError
 from fairlead.kube import KubeClient, Ref
-from fairlead.logs import get_logger, redact
+from fairlead.logs import get_logger
+from fairlead.redaction import redact
 from fairlead.services import modelhealth
 from fairlead.services.applying import Applier
 from fairlead.services.declared import Planner

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from fairlead.errors import FairleadError, RetryableError
-from fairlead.logs import REDACTED, names_secret, redact
+from fairlead.redaction import REDACTED, names_secret, redact
 from fairlead.services.tasks import TaskContext
 from fairlead.storage.base import CallAnswer, CallIntent, Payment, Reservation, Span
 from fairlead.tracing.attributes import attributes, bounded, failure

@@ -22,7 +22,8 @@ from fairlead.core import names
 from fairlead.core.actions import Obj, meta, spec_of
 from fairlead.errors import Conflict, FairleadError, RetryableError
 from fairlead.kube import KubeClient
-from fairlead.logs import get_logger, redact
+from fairlead.logs import get_logger
+from fairlead.redaction import redact
 from fairlead.services.external import ExternalAgents, parse_external
 from fairlead.services.leases import lease_ref, renewal
 from fairlead.storage.base import Event, Storage

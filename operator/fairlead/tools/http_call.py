@@ -12,7 +12,7 @@ import orjson
 from fairlead.api.v1alpha1.tool import HttpCall
 from fairlead.egress import Fetch, Fetched, fetch
 from fairlead.errors import FairleadError, TerminalError
-from fairlead.logs import REDACTED
+from fairlead.redaction import REDACTED
 from fairlead.tools.base import MAX_RESULT_BYTES, ToolContext, ToolFailed, ToolUnavailable
 from fairlead.tools.checks import check_result
 from fairlead.tools.placing import place

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from fairlead.logs import REDACTED, names_secret, redact
+from fairlead.redaction import REDACTED, names_secret, redact
 
 MAX_TEXT: Final = 1024
 MAX_CONTENT: Final = 4096
