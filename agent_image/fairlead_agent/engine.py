@@ -189,8 +189,8 @@ class Execution:
         entries = schedule.end(STOPPED, self._now()) if self._task.cancel else []
         entries += schedule.advance(self._now())
         while True:
-            if entries:
-                await self._ledger.commit(entries, schedule.progress())
+            while entries and await self._ledger.commit(entries, schedule.progress()):
+                entries = schedule.end(STOPPED, self._now())  # before anything more is begun
             if schedule.ended is not None:  # its turns have ended with it
                 return schedule.ended
             await self._follow(schedule)

@@ -38,22 +38,25 @@ class Ledger:
         """Nodes, with their iteration, that are started and not finished, by what is committed."""
         return sorted(self._begun)
 
-    async def commit(self, entries: Sequence[Entry], progress: Progress | None = None) -> None:
-        """Append *entries*; they are committed when this returns."""
+    async def commit(self, entries: Sequence[Entry], progress: Progress | None = None) -> bool:
+        """Append *entries*, which are committed when this returns; return whether the run is to be cancelled."""
+        cancel = False
         async with self._lock:
             for batch in batches(entries):
-                await self._append(batch, progress)
+                cancel |= await self._append(batch, progress)
+        return cancel
 
-    async def _append(self, batch: Sequence[Entry], progress: Progress | None) -> None:
+    async def _append(self, batch: Sequence[Entry], progress: Progress | None) -> bool:
         ends = batch[-1].kind in _ENDS
         if ends:  # afterwards the task is nobody's, and its log takes no more lines
             self._report(batch)
             await self._port.flush()
-        await self._port.append(self._length, batch, progress)
+        cancel = await self._port.append(self._length, batch, progress)
         self._length += len(batch)
         self._note(batch)
         if not ends:
             self._report(batch)
+        return cancel
 
     def _note(self, committed: Sequence[Entry]) -> None:
         for entry in committed:

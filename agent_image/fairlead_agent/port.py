@@ -33,8 +33,11 @@ class Port(Protocol):
     be asked again with the same message: that is harmless.
     """
 
-    async def append(self, first: int, entries: Sequence[Entry], progress: Progress | None) -> None:
-        """Add entries to the journal; they are committed when this returns (`AppendRefused`: they will never be)."""
+    async def append(self, first: int, entries: Sequence[Entry], progress: Progress | None) -> bool:
+        """Add entries to the journal; they are committed when this returns (`AppendRefused`: they will never be).
+
+        Return whether the run is to be cancelled.
+        """
 
     async def call(self, call: Call) -> CallReply:
         """Have the gateway make a call."""

@@ -46,11 +46,11 @@ class TaskPort:
         self._task = task
         self._lines: deque[LogLine] = deque(maxlen=MAX_WAITING)
 
-    async def append(self, first: int, entries: Sequence[Entry], progress: Progress | None) -> None:
-        """Add entries to the journal; they are committed when this returns."""
+    async def append(self, first: int, entries: Sequence[Entry], progress: Progress | None) -> bool:
+        """Add entries to the journal, which are committed when this returns: True if the run is to be cancelled."""
         message = Append(attempt=self._task.attempt, first=first, entries=tuple(entries), progress=progress)
         try:
-            await self._gateway.append(self._task.id, message)
+            return (await self._gateway.append(self._task.id, message)).cancel
         except SessionOver as error:
             raise Fenced(str(error)) from None
         except GatewayRefusal as refusal:

@@ -129,6 +129,8 @@ class Appended(Wire):
 
     length: int
     """The length of the journal now."""
+    cancel: bool = False
+    """The run is to end: nothing new begins but its handlers."""
 
 
 class LogLine(Wire):

@@ -17,7 +17,7 @@ from fairlead.services.effects import View, fold
 from fairlead.services.gates import check_approvals, concerns_approval
 from fairlead.services.tasks import TaskContext, Tasks
 from fairlead.services.turns import TurnView, fold_turn
-from fairlead.storage.base import Effects, Fence, LogRecord, Storage
+from fairlead.storage.base import Effects, Fence, Grown, LogRecord, Storage
 from fairlead_agent.protocol import Append, Entry, Kind, Logs, Progress
 
 _log = get_logger(__name__)
@@ -43,8 +43,8 @@ class Journal:
         self._clock = clock
         self._views: OrderedDict[str, View | TurnView] = OrderedDict()
 
-    async def append(self, fence: Fence, request: Append, *, size: int) -> int:
-        """Commit entries with their effects; return the journal's length.
+    async def append(self, fence: Fence, request: Append, *, size: int) -> Grown:
+        """Commit entries with their effects.
 
         *size* is that of the request in bytes: nothing in it can be larger.
 
@@ -64,9 +64,9 @@ class Journal:
         now = self._clock.now()
         after, effects = _fold(context, before, entries, attempt=request.attempt, at=now, progress=request.progress)
         wire = [_wire(entry) for entry in entries]
-        length = await self._storage.append(fence, first=request.first, entries=wire, effects=effects, at=now)
+        grown = await self._storage.append(fence, first=request.first, entries=wire, effects=effects, at=now)
         self._keep(fence.task_id, after, ended=effects.end is not None or effects.turn is not None)
-        return length
+        return grown
 
     async def log(self, fence: Fence, request: Logs) -> None:
         """Keep lines of a run's log.

@@ -27,6 +27,7 @@ from fairlead.storage.records import (
     Event,
     Fence,
     Fenced,
+    Grown,
     LogRecord,
     NodeRecord,
     PoolLoad,
@@ -62,6 +63,7 @@ __all__ = [
     "Event",
     "Fence",
     "Fenced",
+    "Grown",
     "LogRecord",
     "NodeRecord",
     "OverBudget",
@@ -155,8 +157,8 @@ class Storage(Protocol):
 
     async def append(
         self, fence: Fence, *, first: int, entries: Sequence[Mapping[str, Any]], effects: Effects, at: datetime
-    ) -> int:
-        """Add entries to the journal with their effects; return its length. Entries that are there are skipped.
+    ) -> Grown:
+        """Add entries to the journal with their effects. Entries that are there are skipped.
 
         Raises:
             Fenced: the claim is over.

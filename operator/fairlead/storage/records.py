@@ -317,6 +317,16 @@ class RunEnd:
 
 
 @dataclass(frozen=True, slots=True)
+class Grown:
+    """What an append tells of the task."""
+
+    length: int
+    """Of the journal now."""
+    cancelled: bool = False
+    """The run is to end; told where entries with a progress were added."""
+
+
+@dataclass(frozen=True, slots=True)
 class Effects:
     """What an append to the journal means for the records that people read; committed with it."""
 

@@ -130,6 +130,8 @@ class World:
     kill_at: int = -1
     boundaries: int = 0
     fenced: bool = False
+    cancelled: bool = False
+    """What appends are told."""
     broken: list[str] = field(default_factory=list)
     """What the agent must never do, and did."""
     refuse: Callable[[Sequence[Entry]], str] = lambda _entries: ""
@@ -330,7 +332,7 @@ class Door:
         if self.world.fenced or self.job.done or attempt != self.job.attempt:
             raise Fenced("this attempt is over")
 
-    async def append(self, first: int, entries: Sequence[Entry], progress: Progress | None) -> None:
+    async def append(self, first: int, entries: Sequence[Entry], progress: Progress | None) -> bool:
         """Add to the journal."""
         world, journal = self.world, self.job.journal
         await world.boundary()
@@ -350,6 +352,7 @@ class Door:
         self._follow(kept)
         world.progress += [progress] if progress else []
         await world.boundary()
+        return world.cancelled
 
     def _follow(self, entries: Sequence[Entry]) -> None:
         world = self.world

@@ -326,11 +326,11 @@ class Line:
         except Refused as error:
             raise Fenced(str(error)) from None
 
-    async def append(self, first: int, entries: Sequence[Entry], progress: Progress | None) -> None:
+    async def append(self, first: int, entries: Sequence[Entry], progress: Progress | None) -> bool:
         """Add entries to the journal."""
         message = Append(attempt=self._fence.attempt, first=first, entries=tuple(entries), progress=progress)
         sent = Append.model_validate_json(message.model_dump_json(by_alias=True))
-        await self._ask(lambda life: life.journal.append(self._fence, sent, size=0))
+        return (await self._ask(lambda life: life.journal.append(self._fence, sent, size=0))).cancelled
 
     async def call(self, call: Call) -> CallReply:
         """Make a call."""

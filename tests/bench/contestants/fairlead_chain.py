@@ -37,8 +37,9 @@ _FACTS: dict[str, Any] = {
 class Plain:
     """Keeps nothing."""
 
-    async def append(self, first: int, entries: Sequence[Entry], progress: Progress | None) -> None:
+    async def append(self, _first: int, _entries: Sequence[Entry], _progress: Progress | None) -> bool:
         """Forget."""
+        return False
 
     async def call(self, _call: Call) -> CallReply:
         """Answer at once."""
@@ -58,10 +59,10 @@ class Durable(Plain):
         self._journal = journal
         self._fence = fence
 
-    async def append(self, first: int, entries: Sequence[Entry], progress: Progress | None) -> None:
+    async def append(self, first: int, entries: Sequence[Entry], progress: Progress | None) -> bool:
         """Commit."""
         append = Append(attempt=self._fence.attempt, first=first, entries=tuple(entries), progress=progress)
-        await self._journal.append(self._fence, append, size=0)
+        return (await self._journal.append(self._fence, append, size=0)).cancelled
 
 
 async def _run(port: Any, task_id: str) -> None:

@@ -71,9 +71,10 @@ class Desk:
         self._registry = Registry([Sql(Children())])
         self._model = ScriptedModel(Script(Scripted.model_validate(script)), NoWaiting(), Counter())
 
-    async def append(self, first: int, entries: Sequence[Entry], _progress: Progress) -> None:
+    async def append(self, first: int, entries: Sequence[Entry], _progress: Progress) -> bool:
         assert first == len(self.journal)
         self.journal += entries
+        return False
 
     async def call(self, call: Call) -> CallReply:
         self.calls.append(call)

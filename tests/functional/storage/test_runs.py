@@ -118,9 +118,8 @@ async def test_cancel_run_that_a_pod_holds_asks_for_it(storage: Storage) -> None
     assert (run.state, run.cancel_reason, again.cancel_reason) == (RunState.RUNNING, "Stopped", "Stopped")
     fence = Fence("run-1-task", session.id, 1)
     end = RunEnd(RunState.CANCELLED, "Cancelled", "the agent's words", None, NOW)
-    assert (
-        await storage.append(fence, first=0, entries=[{"kind": "RunFinished"}], effects=Effects(end=end), at=NOW) == 1
-    )
+    grown = await storage.append(fence, first=0, entries=[{"kind": "RunFinished"}], effects=Effects(end=end), at=NOW)
+    assert grown.length == 1
     ended = await storage.get_run("run-1")
     assert ended is not None
     assert (ended.state, ended.reason, ended.message) == (RunState.CANCELLED, "Stopped", "You stopped it.")

@@ -65,7 +65,7 @@ async def test_a_full_disk_is_unavailable_and_loses_nothing(tmp_path: Path) -> N
 
         assert [entry["kind"] for entry in await storage.journal("run-1-task")] == ["A"]
         await pragma(storage, "max_page_count = 1000000")
-        assert await storage.append(FENCE, first=1, entries=big, effects=Effects(), at=NOW) == 2
+        assert (await storage.append(FENCE, first=1, entries=big, effects=Effects(), at=NOW)).length == 2
 
 
 async def test_a_full_disk_fails_only_what_does_not_fit_of_a_group(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from fairlead.storage.base import (
     Effects,
     Fence,
     Fenced,
+    Grown,
     NodeRecord,
     PoolLoad,
     RunEnd,
@@ -125,6 +126,15 @@ async def test_claim_with_a_revoked_session_is_fenced(storage: Storage) -> None:
     assert await storage.queue_depths(CLUSTER) == {POOL: (1, 0)}
 
 
+async def test_append_tells_that_the_run_is_to_end(storage: Storage) -> None:
+    await submit(storage)
+    fence = fence_of(*await start(storage))
+    await storage.cancel_run("run-1", reason="Cancelled", message="enough", at=NOW, handlers=True)
+    again = {"entries": [STARTED], "effects": Effects(done=0, total=2), "at": NOW}
+    assert await storage.append(fence, first=0, **again) == Grown(1, cancelled=True)
+    assert await storage.append(fence, first=0, **again) == Grown(1)  # what was there already is only counted
+
+
 async def test_append_commits_entries_with_their_effects(storage: Storage) -> None:
     await submit(storage)
     session, claimed = await start(storage)
@@ -132,11 +142,11 @@ async def test_append_commits_entries_with_their_effects(storage: Storage) -> No
     span = Span("run-1", "s1", "", "a", "node", NOW, attributes={"k": [1]})
     effects = Effects(nodes=(node,), spans=(span,), done=0, total=2, current=("a",))
 
-    length = await storage.append(
+    grown = await storage.append(
         fence_of(session, claimed), first=0, entries=[STARTED, STARTED], effects=effects, at=NOW
     )
 
-    assert length == 2
+    assert grown == Grown(2)
     assert await storage.journal("run-1-task") == [
         {**STARTED, "seq": 0, "attempt": 1},
         {**STARTED, "seq": 1, "attempt": 1},
@@ -158,7 +168,7 @@ async def test_append_again_skips_what_is_there(storage: Storage) -> None:
     repeated = await storage.append(fence, first=0, entries=[STARTED], effects=Effects(done=0, total=2), at=NOW)
     overlapping = await storage.append(fence, first=1, entries=[STARTED, {"kind": "X"}], effects=NOTHING, at=NOW)
 
-    assert (repeated, overlapping) == (2, 3)
+    assert (repeated.length, overlapping.length) == (2, 3)
     assert [entry["kind"] for entry in await storage.journal("run-1-task")] == ["NodeStarted", "NodeStarted", "X"]
     run = await storage.get_run("run-1")
     assert run is not None
@@ -189,12 +199,12 @@ async def test_append_with_an_end_commits_run_task_and_nodes_together(storage: S
     end = RunEnd(RunState.SUCCEEDED, "Succeeded", "", {"answer": 42}, LATER)
     effects = Effects(nodes=(node,), done=1, total=1, current=(), end=end)
 
-    length = await storage.append(fence, first=0, entries=[{"kind": "RunFinished"}], effects=effects, at=NOW)
+    grown = await storage.append(fence, first=0, entries=[{"kind": "RunFinished"}], effects=effects, at=NOW)
     repeated = await storage.append(fence, first=0, entries=[{"kind": "RunFinished"}], effects=effects, at=NOW)
 
     run = await storage.get_run("run-1")
     assert run is not None
-    assert (length, repeated) == (1, 1)
+    assert (grown.length, repeated.length) == (1, 1)
     assert (run.state, run.output, run.finished_at, run.done) == (RunState.SUCCEEDED, {"answer": 42}, LATER, 1)
     assert await storage.nodes_of_run("run-1") == [node]
     assert [task.state for task in await storage.tasks_of_run("run-1")] == [TaskState.DONE]
@@ -265,7 +275,9 @@ async def test_an_old_attempt_is_fenced_when_the_same_session_claimed_again(stor
 
     assert again.task.attempt == 2
     assert again.run.attempt == 1, "an attempt that was given back does not count"
-    assert await storage.append(fence_of(session, again), first=0, entries=[STARTED], effects=NOTHING, at=NOW) == 1
+    assert (
+        await storage.append(fence_of(session, again), first=0, entries=[STARTED], effects=NOTHING, at=NOW)
+    ).length == 1
 
 
 async def test_requeue_pod_hands_its_tasks_with_their_journal_to_the_next(storage: Storage) -> None:
@@ -282,7 +294,9 @@ async def test_requeue_pod_hands_its_tasks_with_their_journal_to_the_next(storag
     assert (again.task.attempt, again.run.attempt, again.run.pod) == (2, 2, "pod-2")
     assert again.run.started_at == NOW
     assert [entry["seq"] for entry in again.journal] == [0]
-    assert await storage.append(fence_of(second, again), first=1, entries=[STARTED], effects=NOTHING, at=NOW) == 2
+    assert (
+        await storage.append(fence_of(second, again), first=1, entries=[STARTED], effects=NOTHING, at=NOW)
+    ).length == 2
     assert [entry["attempt"] for entry in await storage.journal("run-1-task")] == [1, 2]
 
 

@@ -78,8 +78,8 @@ async def test_end_of_a_turn_is_a_signal_to_the_parent(storage: Storage) -> None
     events = storage.subscribe("signal")
     entries, effects = [{"kind": "TurnFinished"}], Effects(turn=ANSWER)
 
-    assert await storage.append(turn_fence, first=0, entries=entries, effects=effects, at=LATER) == 1
-    assert await storage.append(turn_fence, first=0, entries=entries, effects=effects, at=LATER) == 1
+    assert (await storage.append(turn_fence, first=0, entries=entries, effects=effects, at=LATER)).length == 1
+    assert (await storage.append(turn_fence, first=0, entries=entries, effects=effects, at=LATER)).length == 1
 
     assert await states(storage) == [TaskState.QUEUED, TaskState.DONE]
     assert await anext(events) == Event("signal", "run-1-task")

@@ -340,6 +340,20 @@ def everything(simulation: Any) -> dict[str, Any]:
     }
 
 
+def test_run_that_is_stopped_meanwhile_begins_nothing_but_its_handlers(simulation: Any) -> None:
+    async def stop_during_a(call: Call) -> Any:
+        world.cancelled = True
+        return await echo(call)
+
+    spec = {"nodes": [tool("a"), tool("b", needs=["a"])], "finally": FINALLY}
+    world = simulation.world(spec, handler=stop_during_a)
+    simulation.resume(world)
+    assert (world.end.state, world.end.reason) == (State.CANCELLED, "Stopped")
+    assert [entry.node for entry in world.of(Kind.NODE_STARTED)] == ["a", "b", "@finally"]
+    assert set(world.sent) == {"a/-/1/1/0", "@finally/-/1/1/0"}
+    assert (world.node("a").state, world.node("b").reason) == (State.SUCCEEDED, "Stopped")
+
+
 def test_run_with_everything_ends_the_same_wherever_the_process_died(simulation: Any) -> None:
     calm = simulation.finish(EVERYTHING, **everything(simulation))
     assert calm.end.output == {"sub": [7, 8], "mind": "mind 4", "asked": "ask 2"}

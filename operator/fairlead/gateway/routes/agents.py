@@ -101,7 +101,8 @@ async def claim(request: Request) -> Response:
 async def append(request: Request, gateway: Gateway, fence: Fence, asked: protocol.Append) -> protocol.Appended:
     """Commit journal entries."""
     size = len(await request.body())
-    return protocol.Appended(length=await gateway.agents.journal.append(fence, asked, size=size))
+    grown = await gateway.agents.journal.append(fence, asked, size=size)
+    return protocol.Appended(length=grown.length, cancel=grown.cancelled)
 
 
 @_of_task("calls", protocol.Call)

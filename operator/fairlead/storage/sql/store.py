@@ -22,6 +22,7 @@ from fairlead.storage.base import (
     Effects,
     Event,
     Fence,
+    Grown,
     LogRecord,
     NodeRecord,
     OverBudget,
@@ -131,8 +132,8 @@ class SqlStorage:
 
     async def append(
         self, fence: Fence, *, first: int, entries: Sequence[Mapping[str, Any]], effects: Effects, at: datetime
-    ) -> int:
-        """Add entries to the journal with their effects; return its length."""
+    ) -> Grown:
+        """Add entries to the journal with their effects."""
         return await self._database.write(
             lambda tx: tasks.append(tx, fence, first=first, new=entries, effects=effects, at=at)
         )

@@ -17,6 +17,7 @@ from fairlead.storage.base import (
     Effects,
     Fence,
     Fenced,
+    Grown,
     NodeRecord,
     PoolLoad,
     Revision,
@@ -109,7 +110,8 @@ _EXTEND = (
     .returning(tasks.c.id, tasks.c.run_uid, tasks.c.parent, tasks.c.key)
 )
 _GROW = update(tasks).where(tasks.c.id == bindparam("task")).values(journal_length=bindparam("length"))
-_PROGRESS = update(runs).where(runs.c.uid == bindparam("of_run"))  # sets what it is given
+_PROGRESS = update(runs).where(runs.c.uid == bindparam("of_run")).returning(runs.c.cancel_reason)
+"""Sets what it is given."""
 _ON_POD = select(tasks.c.id, tasks.c.parent).where(
     tasks.c.pod_uid == bindparam("pod_uid"), tasks.c.state == TaskState.CLAIMED
 )
@@ -186,7 +188,7 @@ def _holds(fence: Fence, task: Any) -> bool:
 
 def append(
     tx: Transaction, fence: Fence, *, first: int, new: Sequence[Mapping[str, Any]], effects: Effects, at: datetime
-) -> int:
+) -> Grown:
     """Add entries with their effects, skipping those that are there."""
     if effects.turn is not None:
         _lock_parent(tx, fence.task_id)
@@ -195,13 +197,14 @@ def append(
     if row is None:
         row = _written_by(tx, fence)
         if new and length <= row.journal_length:
-            return int(row.journal_length)
+            return Grown(row.journal_length)
         new, length = _missing(tx, row, first, new=new), max(row.journal_length, length)
     if new:
         _add_entries(tx, fence, new, first=length - len(new), at=at)
+    cancelled = _progress(tx, row.run_uid, effects)
     _apply(tx, row, effects, at=at)
     tx.announce("run", row.run_uid)
-    return length
+    return Grown(length, cancelled=cancelled)
 
 
 def _missing(tx: Transaction, row: Any, first: int, *, new: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
@@ -231,12 +234,16 @@ def _add_entries(tx: Transaction, fence: Fence, new: Sequence[Mapping[str, Any]]
     tx.run(_ADD_ENTRY, rows)
 
 
-def _apply(tx: Transaction, row: Any, effects: Effects, *, at: datetime) -> None:
-    uid = row.run_uid
+def _progress(tx: Transaction, uid: str, effects: Effects) -> bool:
+    """Keep how far a run is; return whether it is being cancelled, as far as that is known then."""
     names = ("done", "total", "current")
     progress = {name: value for name in names if (value := getattr(effects, name)) is not None}
-    if progress:
-        tx.run(_PROGRESS, progress | {"of_run": uid})
+    run = tx.first(_PROGRESS, progress | {"of_run": uid}) if progress else None
+    return run is not None and bool(run.cancel_reason)
+
+
+def _apply(tx: Transaction, row: Any, effects: Effects, *, at: datetime) -> None:
+    uid = row.run_uid
     if effects.reused:
         tx.run(_REUSED, {"of_run": uid, "more_reused": effects.reused})
     tx.upsert(nodes, [_node_values(node) for node in sorted(effects.nodes, key=_node_key)])
