@@ -312,5 +312,6 @@ def test_example_of_a2a_asks_an_agent_of_someone_else(examples: Laptop, tmp_path
 def test_example_of_concurrency_lets_the_urgent_run_overtake(examples: Laptop) -> None:
     records = [ended(examples, name) for name in ("first", "ordinary", "urgent")]
     spans = sorted((one["startedAt"], one["finishedAt"], one["name"]) for one in records)
-    assert [name for *_, name in spans] == ["first", "urgent", "ordinary"]
+    order = [name for *_, name in spans]
+    assert order.index("urgent") <= 1, "it overtakes whoever waits; the three come at once, and one of them has begun"
     assert all(ends <= begins for (_, ends, _), (begins, _, _) in pairwise(spans))

@@ -22,11 +22,9 @@ _PACKAGES: Final = ("kubernetes", "kubernetes.aio", _CLIENT)
 def _unopened() -> Iterator[None]:
     """Let modules be found in the packages, which are as they would be if their ``__init__`` were empty.
 
-    Whoever imports the packages afterwards gets them whole.
+    What is imported meanwhile is known to nobody else: whoever imports the client afterwards gets it whole.
     """
-    if any(name in sys.modules for name in _PACKAGES):
-        yield
-        return
+    others = {name: sys.modules.pop(name) for name in _client_modules()}
     path = None
     for name in _PACKAGES:
         package = _package(name, path)
@@ -34,8 +32,13 @@ def _unopened() -> Iterator[None]:
     try:
         yield
     finally:
-        for name in _PACKAGES:
+        for name in _client_modules():
             del sys.modules[name]
+        sys.modules.update(others)
+
+
+def _client_modules() -> list[str]:
+    return [name for name in sys.modules if name.partition(".")[0] == _PACKAGES[0]]
 
 
 def _package(name: str, path: list[str] | None) -> ModuleType:
@@ -50,8 +53,7 @@ with _unopened():
     from kubernetes.aio.client.rest import RESTClientObject  # type: ignore[import-untyped]
 
     # Both are asked of the package by name; ApiClient is what makes objects of answers, which nobody does here.
-    for _name, _value in (("Configuration", Configuration), ("ApiClient", object)):
-        vars(sys.modules[_CLIENT]).setdefault(_name, _value)
+    vars(sys.modules[_CLIENT]).update(Configuration=Configuration, ApiClient=object)
     from kubernetes.aio.config import (  # type: ignore[import-untyped]
         ConfigException,
         load_incluster_config,

@@ -23,15 +23,15 @@ print("kubernetes" in sys.modules)
     assert outcome(code) == "[]\nFalse"
 
 
-@pytest.mark.parametrize("first", ["fairlead.kube.official", "kubernetes.aio"])
+@pytest.mark.parametrize("first", ["fairlead.kube.official", "kubernetes.aio.config"])
 def test_the_whole_client_is_there_for_whoever_wants_it(first: str) -> None:
     code = f"""
 import {first}
-import kubernetes.aio
+import kubernetes.aio.config
 from fairlead.kube import official
 from kubernetes.aio import client, config
 pod = client.V1Pod(metadata=client.V1ObjectMeta(name="p"))
-print(pod.metadata.name, client.ApiClient.__module__, kubernetes.client.V1Pod.__name__)
-print(client.Configuration is official.Configuration, config.load_kube_config is official.load_kube_config)
+print(pod.metadata.name, config.kube_config.ApiClient.__module__, kubernetes.client.V1Pod.__name__)
+print(kubernetes.aio.config is config, official.ConfigException.__name__)
 """
-    assert outcome(code) == "p kubernetes.aio.client.api_client V1Pod\nTrue True"
+    assert outcome(code) == "p kubernetes.aio.client.api_client V1Pod\nTrue ConfigException"
