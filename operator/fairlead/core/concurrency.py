@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 Policy = Literal["Queue", "Forbid", "Replace"]
@@ -13,8 +14,7 @@ Policy = Literal["Queue", "Forbid", "Replace"]
 class Active:
     """A run that is on the work queue or with a pod. Ordered by age."""
 
-    since: str
-    """RFC 3339 in UTC."""
+    since: datetime
     uid: str
     ending: bool = False
     """It is being stopped already."""
@@ -28,11 +28,18 @@ class Candidate:
     since: str
     """RFC 3339 in UTC."""
     priority: int = 0
+    arrival: int = 0
+    """Its place among those of the same second, which is as exact as Kubernetes says when they were created."""
 
     @property
-    def turn(self) -> tuple[int, str, str]:
+    def age(self) -> tuple[str, int, str]:
+        """What orders runs by age, the oldest first."""
+        return self.since, self.arrival, self.uid
+
+    @property
+    def turn(self) -> tuple[int, tuple[str, int, str]]:
         """What orders those that wait: by priority, then age."""
-        return -self.priority, self.since, self.uid
+        return -self.priority, self.age
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +74,7 @@ def admit(
 
 def _replace(run: Candidate, limit: int, active: Sequence[Active], waiting: Sequence[Candidate]) -> Admission:
     """The newest stay: older candidates give way as the oldest active runs do."""
-    newer = sum((other.since, other.uid) > (run.since, run.uid) for other in waiting)
+    newer = sum(other.age > run.age for other in waiting)
     if newer >= limit:
         return Admission("Replaced")
     staying = sorted(one for one in active if not one.ending)

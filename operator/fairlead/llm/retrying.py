@@ -63,7 +63,8 @@ class Retrying:
                 return replace(done, tries=failed + 1, lost=lost)
             pause = self._pause(error, failed, deadline)
             if pause is None or not may_go_on(request, lost):
-                raise AnswerLost(error, *lost) if lost else error
+                told = error.within(f"after {failed + 1} tries") if failed else error
+                raise AnswerLost(told, *lost) if lost else told
             failed += 1
             _log.info("model_retry", reason=error.reason, failed=failed, seconds=round(pause, 3))
             await self._clock.sleep(pause)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ class Objects:
         self._by_uid: dict[Key, Obj] = {}
         self._by_name: dict[tuple[str, str, str], Key] = {}
         self._by_owner: dict[tuple[str, str], set[Key]] = defaultdict(set)
+        self._arrivals: dict[Key, int] = {}
+        self._arrived = itertools.count(1)
         self._gone: dict[Key, int] = {}
 
     def put(self, obj: Mapping[str, Any]) -> Key:
@@ -36,6 +39,8 @@ class Objects:
         known = self._by_uid.get(key)
         if key in self._gone:
             return key  # the late answer to a write must not bring it back
+        if known is None:
+            self._arrivals[key] = next(self._arrived)
         if known is None or _version(obj) >= _version(known):
             lean = {name: value for name, value in meta(obj).items() if name != "managedFields"}
             self._by_uid[key] = {**obj, "metadata": lean}
@@ -48,6 +53,7 @@ class Objects:
         """Forget an object that is gone."""
         key = Key(obj["kind"], meta(obj)["uid"])
         self._by_uid.pop(key, None)
+        self._arrivals.pop(key, None)
         self._gone[key] = _version(obj)
         if len(self._gone) > _REMEMBERED:
             del self._gone[next(iter(self._gone))]
@@ -64,6 +70,10 @@ class Objects:
     def get(self, key: Key) -> Obj | None:
         """Return an object by its uid."""
         return self._by_uid.get(key)
+
+    def arrival(self, key: Key) -> int:
+        """Return the place of an object in the order in which this operator saw them first; 0: it was never seen."""
+        return self._arrivals.get(key, 0)
 
     def version(self, key: Key) -> int:
         """Return the version that was seen last, even if the object is gone since; 0: it was never seen."""

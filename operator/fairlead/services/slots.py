@@ -14,7 +14,6 @@ from fairlead.clock import Clock
 from fairlead.core import conditions
 from fairlead.core.actions import Obj, conditions_of, meta, spec_of, status_of
 from fairlead.core.concurrency import Active, Admission, Candidate, admit
-from fairlead.core.conditions import rfc3339
 from fairlead.core.workflow import is_finished
 from fairlead.services.objects import Key, Objects
 from fairlead.storage import Storage
@@ -47,7 +46,7 @@ class Slots:
     async def admit(self, run: Obj, place: Place, concurrency: dict[str, Any]) -> Admission:
         """Decide whether a run may be queued now. One that waits is remembered."""
         waiting, active = self._waiting_at(place), await self._active_at(place)
-        own, limit, policy = _candidate(run), concurrency["limit"], concurrency.get("policy", "Queue")
+        own, limit, policy = self._candidate(run), concurrency["limit"], concurrency.get("policy", "Queue")
         if policy == "Queue" and len(active) >= limit:
             decided = Admission("Wait")  # whoever else waits: there may be thousands
         else:
@@ -61,7 +60,7 @@ class Slots:
         if decided.replace:
             self._active.pop(place, None)
         elif decided.verdict == "Start":
-            self._active[place][1].append(Active(rfc3339(self._clock.now()), run.uid))
+            self._active[place][1].append(Active(self._clock.now(), run.uid))
         if decided.verdict == "Wait":
             self._waiting[place][run.uid] = run
             self._places[run.uid] = place
@@ -103,16 +102,21 @@ class Slots:
         found = await self._storage.list_runs(
             self._cluster, namespace=namespace, workflow=workflow, active=True, limit=_ACTIVE_LIMIT
         )
-        return [Active(rfc3339(run.created_at), run.uid, bool(run.cancel_reason)) for run in found]
+        return [Active(run.created_at, run.uid, bool(run.cancel_reason)) for run in found]
 
     def _waiting_at(self, place: Place) -> dict[str, Candidate]:
         """Return who waits; the first time, from what the statuses say."""
         if place not in self._waiting:
             namespace, workflow = place
             found = [run for run in self._objects.list("WorkflowRun", namespace) if _waits_for(run, workflow)]
-            self._waiting[place] = {meta(run)["uid"]: _candidate(run) for run in found}
+            self._waiting[place] = {meta(run)["uid"]: self._candidate(run) for run in found}
             self._places |= dict.fromkeys(self._waiting[place], place)
         return self._waiting[place]
+
+    def _candidate(self, run: Obj) -> Candidate:
+        uid, since = meta(run)["uid"], str(meta(run).get("creationTimestamp") or "")
+        arrival = self._objects.arrival(Key("WorkflowRun", uid))
+        return Candidate(uid, since, int(spec_of(run).get("priority") or 0), arrival)
 
     def _is_there(self, uid: str) -> bool:
         run = self._objects.get(Key("WorkflowRun", uid))
@@ -121,11 +125,6 @@ class Slots:
 
 _WOKEN: Final = 64
 """The others follow when these have been queued, or at the next resync."""
-
-
-def _candidate(run: Obj) -> Candidate:
-    since = str(meta(run).get("creationTimestamp") or "")
-    return Candidate(meta(run)["uid"], since, int(spec_of(run).get("priority") or 0))
 
 
 def _waits_for(run: Obj, workflow: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from fairlead.core.concurrency import Active, Admission, Candidate, Policy, admi
 
 
 def active(*ages: int, ending: bool = False) -> list[Active]:
-    return [Active(f"2026-01-01T00:00:{age:02}Z", f"active-{age}", ending=ending) for age in ages]
+    return [Active(datetime(2026, 1, 1, 0, 0, age, tzinfo=UTC), f"active-{age}", ending=ending) for age in ages]
 
 
 def waiting(*ages: int, priority: int = 0) -> list[Candidate]:
@@ -18,6 +20,7 @@ def waiting(*ages: int, priority: int = 0) -> list[Candidate]:
 
 
 (RUN,) = waiting(30)
+SAME_SECOND = [Candidate(f"{9 - arrival}", RUN.since, arrival=arrival) for arrival in (1, 2, 3)]
 
 
 @pytest.mark.parametrize(
@@ -47,6 +50,14 @@ def test_admit_with_a_limit_of_two(
     assert admit(RUN, limit=2, policy=policy, active=running, waiting=others) == expected
 
 
+def test_admit_of_the_same_second_goes_by_arrival() -> None:
+    first, second, third = SAME_SECOND
+    assert admit(second, limit=1, policy="Queue", active=[], waiting=[first, third]).verdict == "Wait"
+    assert admit(first, limit=1, policy="Queue", active=[], waiting=[second, third]).verdict == "Start"
+    assert admit(second, limit=1, policy="Replace", active=[], waiting=[first, third]).verdict == "Replaced"
+    assert admit(third, limit=1, policy="Replace", active=[], waiting=[first, second]).verdict == "Start"
+
+
 @given(
     policy=st.sampled_from(["Queue", "Forbid", "Replace"]),
     limit=st.integers(1, 4),
@@ -71,7 +82,7 @@ def test_admit_never_lets_more_run_than_the_limit(
             for replaced in decided.replace:
                 running[replaced] = Active(running[replaced].since, replaced, ending=True)
             if decided.verdict == "Start":
-                running[uid] = Active(run.since, uid)
+                running[uid] = Active(datetime.fromtimestamp(int(run.since), UTC), uid)
             if decided.verdict != "Wait":
                 del pending[uid]
             assert len(running) <= limit

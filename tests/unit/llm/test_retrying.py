@@ -53,7 +53,7 @@ def down(after: float | None = None) -> FairleadError:
 
 async def test_complete_full_jitter_grows_and_is_bounded() -> None:
     world = World(down(), jitter=[1.0, 0.5, 0.0, 1.0], retries=4)
-    with pytest.raises(RetryableError, match="down"):
+    with pytest.raises(RetryableError, match="^after 5 tries: .*down"):
         await world.ask()
     assert world.clock.slept == [1.0, 1.0, 0.0, 8.0]
 
@@ -101,7 +101,7 @@ async def test_complete_what_lost_answers_used_is_told() -> None:
     world = World(AnswerLost(down(), used), TerminalError("no"))
     with pytest.raises(AnswerLost) as failed:
         await world.ask()
-    assert (failed.value.lost, str(failed.value.error)) == ((used,), "no")
+    assert (failed.value.lost, str(failed.value.error)) == ((used,), "after 2 tries: no")
 
 
 async def test_complete_a_budgets_grant_is_for_one_answer() -> None:

@@ -58,7 +58,7 @@ async def test_ask_falls_back_in_order_and_pays_for_who_answers() -> None:
     assert outcome.reply.result == "at last"
     assert (outcome.model, outcome.cost, outcome.reply.cost) == ("third", 20 * 10**6, "0.00002")
     told = outcome.attributes["fairlead.fallback_from"]
-    assert told.startswith("Model first (scripted): down; Model second (scripted): ")
+    assert told.startswith("Model first (scripted): after 2 tries: down; Model second (scripted): ")
     assert outcome.attributes["fairlead.model"] == "third"
 
 

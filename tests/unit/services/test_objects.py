@@ -34,6 +34,15 @@ def test_put_after_remove_does_not_bring_it_back() -> None:
     assert objects.version(key) == 6
 
 
+def test_arrival_is_the_order_in_which_they_were_seen_first() -> None:
+    objects = Objects()
+    first, second = objects.put(pod("z", 5)), objects.put(pod("a", 6, name="q"))
+    objects.put(pod("z", 7))
+    assert 0 < objects.arrival(first) < objects.arrival(second)
+    objects.remove(pod("z", 8))
+    assert objects.arrival(first) == 0
+
+
 def test_find_a_namesake_is_another_object() -> None:
     objects = Objects()
     objects.put(pod("old", 1))
