@@ -69,7 +69,11 @@ class Agent:
                 await self._unless_stopped(asyncio.sleep(_FIRST_DELAY))
 
     async def _register(self) -> Session | None:
-        """Register, however long it takes; None when told to stop meanwhile."""
+        """Register, however long it takes; None when told to stop meanwhile.
+
+        Raises:
+            WrongProtocol: the gateway does not understand this agent; only another image helps.
+        """
         message = Register(version=__version__, capabilities=CAPABILITIES, concurrency=self._settings.concurrency)
         delay = _FIRST_DELAY
         while True:

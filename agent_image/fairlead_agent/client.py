@@ -48,11 +48,16 @@ _TOLD: Final = frozenset({1, 10, 100, 1000})
 """After so many tries in vain a person is told."""
 _UNAUTHORIZED: Final = 401
 _CONFLICT: Final = 409
+_UPGRADE_REQUIRED: Final = 426
 _GOOD: Final = range(200, 300)
 
 
 class SessionOver(Exception):
     """The gateway does not know the session any more: register again."""
+
+
+class WrongProtocol(Exception):
+    """The gateway is of a version that this agent does not understand."""
 
 
 class GatewayRefusal(Exception):
@@ -145,6 +150,7 @@ class Gateway:
         Raises:
             SessionOver: 401.
             Fenced: 409 with that reason.
+            WrongProtocol: 426.
             GatewayRefusal: any other no.
         """
         body = message.model_dump_json(by_alias=True, exclude_none=True).encode()
@@ -184,6 +190,8 @@ def checked(answer: Answer) -> Answer:
         raise SessionOver(problem.message)
     if answer.status == _CONFLICT and problem.reason == "Fenced":
         raise Fenced(problem.message)
+    if answer.status == _UPGRADE_REQUIRED:
+        raise WrongProtocol(problem.message)
     raise GatewayRefusal(answer.status, problem)
 
 

@@ -10,12 +10,13 @@ from typing import Final
 
 from fairlead_agent import __version__
 from fairlead_agent.agent import Agent
-from fairlead_agent.client import Gateway, tls_context
+from fairlead_agent.client import Gateway, WrongProtocol, tls_context
 from fairlead_agent.connections import Door
 from fairlead_agent.logs import write
 from fairlead_agent.settings import HELP, Settings, SettingsError, read_settings, settle_langgraph
 
 _USAGE: Final = 2
+_WRONG_PROTOCOL: Final = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,7 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"error: {error}\n")
         return _USAGE
     settle_langgraph()
-    asyncio.run(serve(settings))
+    try:
+        asyncio.run(serve(settings))
+    except WrongProtocol as error:
+        write("not_registered", level="error", why=str(error))
+        return _WRONG_PROTOCOL
     return 0
 
 

@@ -21,6 +21,8 @@ Environment:
   FAIRLEAD_CONCURRENCY     how many tasks at once (1)
   FAIRLEAD_DRAIN_SECONDS   how long tasks may go on after SIGTERM before they are handed back (20)
   FAIRLEAD_REFUSE_ROOT     set in the image: it does not start as root; empty: whoever starts it is right
+
+It ends with exit code 2 if the environment is not usable, with 3 if it does not speak the gateway's protocol.
 """
 _TOKEN_FILE: Final = "/var/run/secrets/fairlead.dev/token"  # noqa: S105 - a path
 

@@ -20,6 +20,8 @@ __all__ = ["Observed", "is_over", "is_restarting", "plan_agent", "pod_trouble", 
 
 _PULL_FAILURES: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 _CONFIG_FAILURES: Final = frozenset({"CreateContainerConfigError", "CreateContainerError"})
+_WRONG_PROTOCOL: Final = 3
+"""The exit code of `python -m fairlead_agent`."""
 _CRASHES: Final = frozenset({"CrashLoopBackOff", "RunContainerError", *_CONFIG_FAILURES})
 _SECRET: Final = re.compile(r"secret", re.IGNORECASE)
 
@@ -192,4 +194,6 @@ def _last_end(container: Mapping[str, Any]) -> str:
         return ""
     if ended.get("reason") == "OOMKilled":
         return "it ended because it used more memory than it may (OOMKilled): raise spec.resources.limits.memory"
+    if ended.get("exitCode") == _WRONG_PROTOCOL:
+        return "its image is of another version than the gateway (exit code 3): build spec.pod.image on the present one"
     return f"it ended with exit code {ended.get('exitCode')} ({ended.get('reason') or 'no reason'})"

@@ -114,7 +114,7 @@ class Sessions:
         """
         if request.protocol != PROTOCOL:
             raise UnknownProtocol(
-                f"this gateway speaks protocol {PROTOCOL}, the agent {request.protocol}: use its image"
+                f"the gateway speaks protocol {PROTOCOL}, the agent {request.protocol}: use the image of its version"
             )
         pod = await self._live_pod(token)
         pool = pool_of(pod, self._cluster)

@@ -119,6 +119,7 @@ class StandIn:
         self.agents: dict[str, TurnInfo] = {}
         self.cancelled: list[CancelTurns] = []
         self.down = False
+        self.wrong_protocol = False
         self.once = False
         self.heartbeat_seconds = 0.2
         self.handler: Callable[[Call], Any] = lambda call: f"did {call.node}"
@@ -148,6 +149,8 @@ class StandIn:
         return self._of_task(task_id, what, body)
 
     def _register(self, token: str, message: Register) -> Session:
+        if self.wrong_protocol:
+            raise Refusal(426, "UnknownProtocol")
         with self.lock:
             self.registrations.append((token, message))
             session = f"session-{len(self.registrations)}-{CANARY}"

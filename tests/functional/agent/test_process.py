@@ -145,6 +145,15 @@ def test_agent_tries_to_register_until_it_may(gateway: Any, pod: Any, wait: Any)
     wait(lambda: gateway.registrations)
 
 
+def test_agent_of_another_version_says_so_and_ends(gateway: Any, pod: Any) -> None:
+    gateway.wrong_protocol = True
+    process = pod.start()
+    assert process.wait(30) == 3
+    (event,) = pod.events()
+    assert (event["event"], event["level"]) == ("not_registered", "error")
+    assert event["why"] == "no", "the gateway's words"
+
+
 def test_agent_stops_a_run_that_was_cancelled(gateway: Any, pod: Any, wait: Any) -> None:
     entered, go = threading.Event(), threading.Event()
     gateway.handler = lambda _call: (entered.set(), go.wait(30))[1]

@@ -53,7 +53,7 @@ def down(after: float | None = None) -> FairleadError:
 
 async def test_complete_full_jitter_grows_and_is_bounded() -> None:
     world = World(down(), jitter=[1.0, 0.5, 0.0, 1.0], retries=4)
-    with pytest.raises(RetryableError, match="^after 5 tries: .*down"):
+    with pytest.raises(RetryableError, match=r"^after 5 tries: .*down"):
         await world.ask()
     assert world.clock.slept == [1.0, 1.0, 0.0, 8.0]
 
