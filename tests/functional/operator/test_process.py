@@ -58,46 +58,45 @@ def accepted(kubectl: Kubectl) -> bool:
     return bool(condition(kubectl.get("model", "m"), "Ready").get("status") == "True")
 
 
-def test_standby_takes_over_when_the_active_one_is_killed(stage: Stage, kubectl: Kubectl) -> None:
+@pytest.fixture
+def two(stage: Stage, kubectl: Kubectl) -> Iterator[tuple[Service, Service]]:
+    """An operator that leads, called first, and one that stands by, called second."""
     first, second = (candidate(stage.cluster, kubectl, name) for name in ("first", "second"))
     try:
         first.start()
         wait_for("the first to lead", lambda: holder(kubectl) == "first")
         second.start()
         wait_for("the second to stand by", lambda: "standing_by" in second.log.read_text())
-        first.kill()
-        kubectl.apply(MODEL)
-        wait_for("the second to work", lambda: accepted(kubectl))
-        assert holder(kubectl) == "second"
-    finally:
-        first.kill()
-        second.stop()
-
-
-def test_operator_that_was_paused_while_another_took_over_writes_nothing_and_ends(
-    stage: Stage, kubectl: Kubectl
-) -> None:
-    first, second = (candidate(stage.cluster, kubectl, name) for name in ("paused", "other"))
-    try:
-        first.start()
-        wait_for("the first to lead", lambda: holder(kubectl) == "paused")
-        second.start()
-        wait_for("the second to stand by", lambda: "standing_by" in second.log.read_text())
-        assert first.process is not None
-        first.process.send_signal(signal.SIGSTOP)
-        kubectl.apply(MODEL)
-        wait_for("the second to work", lambda: accepted(kubectl))
-        second.kill()  # so that whatever is written from here on, the first has written
-        kubectl.apply({**MODEL, "spec": {"model": "ollama_chat/other"}})
-        before = kubectl.get("model", "m")
-        first.process.send_signal(signal.SIGCONT)
-        assert first.process.wait(60) == 1
-        assert "LeadershipLost" in first.log.read_text()
-        assert kubectl.get("model", "m") == before
-        assert holder(kubectl) == "other"
+        yield first, second
     finally:
         first.kill()
         second.kill()
+
+
+def test_standby_takes_over_when_the_active_one_is_killed(two: tuple[Service, Service], kubectl: Kubectl) -> None:
+    first, _ = two
+    first.kill()
+    kubectl.apply(MODEL)
+    wait_for("the second to work", lambda: accepted(kubectl))
+    assert holder(kubectl) == "second"
+
+
+def test_operator_that_was_paused_while_another_took_over_writes_nothing_and_ends(
+    two: tuple[Service, Service], kubectl: Kubectl
+) -> None:
+    first, second = two
+    assert first.process is not None
+    first.process.send_signal(signal.SIGSTOP)
+    kubectl.apply(MODEL)
+    wait_for("the second to work", lambda: accepted(kubectl))
+    second.kill()  # so that whatever is written from here on, the first has written
+    kubectl.apply({**MODEL, "spec": {"model": "ollama_chat/other"}})
+    before = kubectl.get("model", "m")
+    first.process.send_signal(signal.SIGCONT)
+    assert first.process.wait(60) == 1
+    assert "LeadershipLost" in first.log.read_text()
+    assert kubectl.get("model", "m") == before
+    assert holder(kubectl) == "second"
 
 
 def test_operator_that_is_told_to_stop_frees_its_lease(stage: Stage, kubectl: Kubectl) -> None:
