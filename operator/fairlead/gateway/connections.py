@@ -1,4 +1,4 @@
-"""Connections of strangers: what comes before a request is known is bounded in time and size."""
+"""Connections of strangers: what is no request's body is bounded in time and size."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     _timer: asyncio.TimerHandle | None = None
     _size = 0
+    """Of the address and the headers that are whole."""
+    _unread = 0
+    """Bytes that came since the last that was whole: the parser keeps them, and copies them with each piece."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn declares it
         """Begin to wait for a request."""
@@ -28,6 +31,13 @@ class BoundedProtocol(HttpToolsProtocol):
         """Wait for nothing any more."""
         self._have_head()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came."""
+        self._unread += len(data)
+        super().data_received(data)
+        if self._unread > MAX_HEAD and not self.transport.is_closing():
+            self.send_400_response("Request head too large.")
 
     def on_message_begin(self) -> None:
         """Begin to wait for the rest of the head."""
@@ -48,7 +58,26 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Let the request begin; its body has bounds of its own."""
         self._have_head()
+        self._unread = 0
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        self._unread = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Let the request be answered; if it was already, the next one is waited for."""
+        self._unread = 0
+        if not self.cycle.response_complete:
+            self._have_head()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, and no longer for the rest of a body that nobody reads any more."""
+        super().on_response_complete()
+        if self.cycle.response_complete and self.cycle.more_body:
+            self._wait_for_head()
 
     def _count(self, *parts: bytes) -> None:
         self._size += sum(map(len, parts))

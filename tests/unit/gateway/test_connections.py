@@ -12,6 +12,8 @@ from uvicorn.server import ServerState
 
 from fairlead.gateway.connections import HEAD_SECONDS, MAX_HEAD, BoundedProtocol
 
+TRAILER = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA: "
+
 
 class Loop(asyncio.SelectorEventLoop):
     """Keeps what is to be done later."""
@@ -55,6 +57,16 @@ async def app(_scope: Any, _receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
+def take(loop: Loop, protocol: BoundedProtocol, data: bytes) -> None:
+    """Let what came be taken, and answered if it is a request."""
+
+    async def answer() -> None:
+        protocol.data_received(data)
+        await asyncio.sleep(0)
+
+    loop.run_until_complete(answer())
+
+
 @pytest.fixture
 def loop() -> Any:
     made = Loop()
@@ -82,18 +94,45 @@ def test_connection_that_does_not_get_to_its_request_is_closed(loop: Loop, line:
 
 def test_connection_has_its_time_anew_for_the_next_request(loop: Loop, line: Any) -> None:
     protocol, end = line
-
-    async def ask() -> None:
-        protocol.data_received(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        await asyncio.sleep(0)
-
-    loop.run_until_complete(ask())
+    take(loop, protocol, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     assert end.said.startswith(b"HTTP/1.1 204")
     assert [one for one in loop.pending() if one._callback == end.close] == []  # type: ignore[attr-defined]
     protocol.data_received(b"GET /again HTTP/1.1\r\n")
     assert [one for one in loop.pending() if one._callback == end.close]  # type: ignore[attr-defined]
     protocol.connection_lost(ConnectionResetError())
     assert [one for one in loop.pending() if one._callback == end.close] == []  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("large", [b"GET /", b"GET / HTTP/1.1\r\nA: ", b"POST / HTTP/1.1\r\nA", TRAILER])
+def test_head_that_never_ends_is_refused(loop: Loop, line: Any, large: bytes) -> None:
+    protocol, end = line
+    take(loop, protocol, large)
+    pieces = 0
+    while not end.closed and pieces < MAX_HEAD:
+        protocol.data_received(b"a" * 1024)
+        pieces += 1
+    assert pieces <= MAX_HEAD // 1024 + 1
+    assert b"HTTP/1.1 400" in end.said
+
+
+def test_body_of_any_size_is_none_of_its_business(loop: Loop, line: Any) -> None:
+    protocol, end = line
+    take(loop, protocol, b"POST / HTTP/1.1\r\nContent-Length: 10000000\r\n\r\n")
+    for _ in range(9):
+        protocol.data_received(b"a" * 1_000_000)
+    assert not end.closed
+
+
+def test_body_that_nobody_waits_for_has_its_time(loop: Loop, line: Any) -> None:
+    protocol, end = line
+    take(loop, protocol, b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n")
+    assert end.said.startswith(b"HTTP/1.1 204")
+    protocol.data_received(b"a")
+    (timer,) = loop.pending()
+    protocol.data_received(b"a")
+    assert not timer.cancelled(), "the next request is waited for"
+    take(loop, protocol, b"GET / HTTP/1.1\r\n\r\n")
+    assert timer.cancelled()
 
 
 @pytest.mark.parametrize("large", [b"GET /%s HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nA: %s\r\n\r\n"])
