@@ -45,6 +45,10 @@ class TaskPort:
         self._gateway = gateway
         self._task = task
         self._lines: deque[LogLine] = deque(maxlen=MAX_WAITING)
+        self._sending: tuple[LogLine, ...] = ()
+        """Lines that may have arrived; sent again, as the same, until there is an answer."""
+        self._sent = 0
+        self._flushing = asyncio.Lock()
 
     async def append(self, first: int, entries: Sequence[Entry], progress: Progress | None) -> bool:
         """Add entries to the journal, which are committed when this returns: True if the run is to be cancelled."""
@@ -96,12 +100,20 @@ class TaskPort:
 
     async def flush(self) -> None:
         """Send the lines that wait. They are for people: what cannot be delivered is given up."""
-        while self._lines:
-            lines = tuple(self._lines.popleft() for _ in range(min(len(self._lines), MAX_SENT)))
-            try:
-                await self._gateway.log(self._task.id, Logs(attempt=self._task.attempt, lines=lines))
-            except (Fenced, SessionOver, GatewayRefusal) as error:
-                write("log_lines_lost", level="warning", lines=len(lines), why=str(error))
+        async with self._flushing:
+            while self._sending or self._lines:
+                if not self._sending:
+                    self._sending = tuple(self._lines.popleft() for _ in range(min(len(self._lines), MAX_SENT)))
+                await self._send_lines()
+                self._sent += len(self._sending)
+                self._sending = ()
+
+    async def _send_lines(self) -> None:
+        message = Logs(attempt=self._task.attempt, first=self._sent, lines=self._sending)
+        try:
+            await self._gateway.log(self._task.id, message)
+        except (Fenced, SessionOver, GatewayRefusal) as error:
+            write("log_lines_lost", level="warning", lines=len(self._sending), why=str(error))
 
     async def flush_now_and_then(self) -> None:
         """Send lines until cancelled."""

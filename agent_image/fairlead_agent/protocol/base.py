@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-PROTOCOL = 3
+PROTOCOL = 4
 """The version of this contract. A gateway speaks one version and says so in a 426."""
 Count = Annotated[int, Field(ge=0, lt=1 << 31)]
 """What databases keep as an integer."""

@@ -143,7 +143,9 @@ class LogLine(Wire):
 
 
 class Logs(Wire):
-    """Lines for the run's log, kept in storage and there when the pod is gone."""
+    """Lines for the run's log, kept in storage and there when the pod is gone. What is there already is skipped."""
 
     attempt: Count
+    first: Count
+    """How many lines of this attempt came before these."""
     lines: Annotated[tuple[LogLine, ...], Field(max_length=MAX_LINES)]

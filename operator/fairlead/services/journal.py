@@ -75,12 +75,11 @@ class Journal:
             Fenced: the claim is over.
         """
         task = await self._storage.check_fence(fence)
-        await self._storage.add_logs(
-            [
-                LogRecord(task.run_uid, line.at, line.level, line.node, request.attempt, _log_text(line.text))
-                for line in request.lines
-            ]
-        )
+        records = [
+            LogRecord(task.run_uid, line.at, line.level, line.node, request.attempt, _log_text(line.text))
+            for line in request.lines
+        ]
+        await self._storage.add_logs(fence, first=request.first, records=records)
 
     async def _gated(self, fence: Fence, context: TaskContext, entries: list[Entry], *, first: int) -> list[Entry]:
         try:

@@ -337,8 +337,12 @@ class Storage(Protocol):
     async def spans_of_run(self, uid: str) -> list[Span]:
         """Return a run's spans, by start."""
 
-    async def add_logs(self, records: Sequence[LogRecord]) -> None:
-        """Add lines to runs' logs."""
+    async def add_logs(self, fence: Fence, *, first: int, records: Sequence[LogRecord]) -> None:
+        """Add lines of a claim, *first* of which came before them, to the run's log. Those that are there are skipped.
+
+        Raises:
+            Fenced: the claim is over.
+        """
 
     async def logs_of_run(self, uid: str, *, after: int = 0, limit: int = 1000) -> list[LogRecord]:
         """Return lines with an id over *after*, in order."""

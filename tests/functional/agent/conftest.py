@@ -110,6 +110,8 @@ class StandIn:
         self.fenced: set[str] = set()
         self.failures: list[int] = []
         """Statuses to answer the next appends with, after they were committed."""
+        self.log_failures: list[int] = []
+        """The same for lines of logs."""
         self.signals: dict[str, dict[str, Signal]] = {}
         self.parked: dict[str, Park] = {}
         self.approvals: list[AskApproval] = []
@@ -203,7 +205,7 @@ class StandIn:
         answer = {
             "journal": lambda: self._append(task_id, Append.model_validate_json(body)),
             "calls": lambda: self._call(task_id, Call.model_validate_json(body)),
-            "logs": lambda: self.lines.extend(line.text for line in Logs.model_validate_json(body).lines),
+            "logs": lambda: self._log(Logs.model_validate_json(body)),
             "approvals": lambda: self.approvals.append(AskApproval.model_validate_json(body)),
             "turns": lambda: self._start_turn(task_id, StartTurn.model_validate_json(body)),
             "turns/cancel": lambda: self.cancelled.append(CancelTurns.model_validate_json(body)),
@@ -212,6 +214,12 @@ class StandIn:
             "release": lambda: self._release(task_id, Release.model_validate_json(body)),
         }
         return answer[what]()
+
+    def _log(self, logs: Logs) -> None:
+        with self.lock:
+            self.lines += [line.text for line in logs.lines][max(len(self.lines) - logs.first, 0) :]
+            if self.log_failures:
+                raise Refusal(self.log_failures.pop(0), "Unavailable")
 
     def _release(self, task_id: str, _message: Release) -> None:
         with self.lock:

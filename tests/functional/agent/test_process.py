@@ -125,6 +125,14 @@ def test_agent_repeats_an_append_that_it_got_no_answer_to(gateway: Any, pod: Any
     ]
 
 
+def test_agent_sends_lines_that_it_got_no_answer_to_as_the_same(gateway: Any, pod: Any, wait: Any) -> None:
+    gateway.log_failures = [503, 502]
+    gateway.submit(TWO)
+    pod.start()
+    wait(lambda: not gateway.log_failures and "run succeeded" in gateway.lines)
+    assert gateway.lines == ["started", "succeeded", "started", "succeeded", "run succeeded"]
+
+
 def test_agent_registers_again_with_a_fresh_token_when_its_session_is_over(gateway: Any, pod: Any, wait: Any) -> None:
     pod.start()
     wait(lambda: gateway.beats)

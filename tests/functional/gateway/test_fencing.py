@@ -21,7 +21,7 @@ async def every_write(pod: Pod, task: dict[str, Any]) -> dict[str, httpx.Respons
     return {
         "journal": await pod.append(task, 0, STARTED),
         "calls": await pod.call(task, "greet", llm=ASKED),
-        "logs": await pod.post(f"/tasks/{task['id']}/logs", {"attempt": task["attempt"], "lines": [line]}),
+        "logs": await pod.post(f"/tasks/{task['id']}/logs", {"attempt": task["attempt"], "first": 0, "lines": [line]}),
         "release": await pod.post(f"/tasks/{task['id']}/release", {"attempt": task["attempt"]}),
     }
 

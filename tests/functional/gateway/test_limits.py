@@ -84,7 +84,7 @@ async def test_log_lines_are_bounded_and_redacted(world: World) -> None:
     (task,) = await pod.claim()
     texts = ["x" * 20_000, "Authorization: Bearer abcdefghijkl-canary"]
     lines = [{"at": "2026-01-02T03:04:05Z", "text": text} for text in texts]
-    answer = await pod.post(f"/tasks/{task['id']}/logs", {"attempt": 1, "lines": lines})
+    answer = await pod.post(f"/tasks/{task['id']}/logs", {"attempt": 1, "first": 0, "lines": lines})
     assert answer.status_code == 204
     long, secret = await world.storage.logs_of_run(run.uid)
     assert len(long.text) < 17_000

@@ -26,7 +26,7 @@ async def finished(world: World) -> tuple[Any, Pod]:
     await pod.append(task, 0, {"kind": "NodeStarted", "node": "greet"})
     await pod.call(task, "greet", llm=ASKED)
     line = {"at": "2026-01-02T03:04:05Z", "text": "half way", "node": "greet"}
-    await pod.post(f"/tasks/{task['id']}/logs", {"attempt": 1, "lines": [line]})
+    await pod.post(f"/tasks/{task['id']}/logs", {"attempt": 1, "first": 0, "lines": [line]})
     node = {"kind": "NodeFinished", "node": "greet", "state": "Succeeded", "output": {"a": 1}}
     await pod.append(task, 1, node, {"kind": "RunFinished", "state": "Succeeded", "output": {"a": 1}})
     return run, pod
@@ -111,8 +111,8 @@ async def test_logs_are_followed_to_the_end(world: World) -> None:
             return [orjson.loads(line)["text"] async for line in answer.aiter_lines()]
 
     following = asyncio.create_task(follow())
-    for text in ("one", "two"):
+    for first, text in enumerate(("one", "two")):
         line = {"at": "2026-01-02T03:04:05Z", "text": text}
-        await pod.post(f"/tasks/{task['id']}/logs", {"attempt": 1, "lines": [line]})
+        await pod.post(f"/tasks/{task['id']}/logs", {"attempt": 1, "first": first, "lines": [line]})
     await pod.append(task, 0, {"kind": "RunFinished", "state": "Succeeded"})
     assert await asyncio.wait_for(following, 20) == ["one", "two"]

@@ -3,12 +3,15 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
+
 from fairlead.storage import Storage
 from fairlead.storage.base import (
     CallAnswer,
     CallIntent,
     Effects,
     Fence,
+    Fenced,
     LogRecord,
     NodeRecord,
     RunEnd,
@@ -177,11 +180,12 @@ async def test_delete_run_leaves_nothing(storage: Storage) -> None:
     await storage.append(fence, first=0, entries=[{"kind": "NodeStarted"}], effects=effects, at=NOW)
     intent = CallIntent("run-1-task", "run-1", "k", "d", "llm", "a", "", "gw", "default", {}, NOW)
     await storage.begin_call(fence, intent)
-    await storage.add_logs([LogRecord("run-1", NOW, "info", "a", 1, "hello")])
+    await storage.add_logs(fence, first=0, records=[LogRecord("run-1", NOW, "info", "a", 1, "hello")])
 
     await storage.delete_run("run-1")
     await storage.finish_call("run-1-task", "k", CallAnswer({}, NOW, cost=5), span=open_span())
-    await storage.add_logs([LogRecord("run-1", NOW, "info", "a", 1, "too late")])
+    with pytest.raises(Fenced):
+        await storage.add_logs(fence, first=1, records=[LogRecord("run-1", NOW, "info", "a", 1, "too late")])
 
     assert await storage.get_run("run-1") is None
     assert await storage.get_revision(make_revision().digest) is None

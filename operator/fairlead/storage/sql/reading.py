@@ -31,12 +31,7 @@ _LOGS = (
 )
 _ADD_LOG = insert(logs)
 # One writer of a run's log at a time, so that ids become visible in their order and no reader passes one by.
-_LOCK_RUNS = (
-    select(runs.c.uid)
-    .where(runs.c.uid.in_(bindparam("uids", expanding=True)))
-    .order_by(runs.c.uid)
-    .with_for_update(key_share=True)
-)
+_LOCK_RUN = select(runs.c.uid).where(runs.c.uid == bindparam("uid")).with_for_update(key_share=True)
 
 
 def nodes_of_run(tx: Transaction, uid: str) -> list[NodeRecord]:
@@ -49,15 +44,11 @@ def spans_of_run(tx: Transaction, uid: str) -> list[Span]:
     return [build(Span, row) for row in tx.all(_SPANS, {"uid": uid})]
 
 
-def add_logs(tx: Transaction, records: Sequence[LogRecord]) -> None:
-    """Add lines; those of a run that was forgotten are dropped."""
-    wanted = {record.run_uid for record in records}
-    known = {row.uid for row in tx.all(_LOCK_RUNS, {"uids": sorted(wanted)})}
-    rows = [_line(record) for record in records if record.run_uid in known]
-    if rows:
-        tx.run(_ADD_LOG, rows)
-    for uid in sorted(known):
-        tx.announce("log", uid)
+def add_logs(tx: Transaction, uid: str, records: Sequence[LogRecord]) -> None:
+    """Add lines to a run's log."""
+    tx.first(_LOCK_RUN, {"uid": uid})
+    tx.run(_ADD_LOG, [_line(record) for record in records])
+    tx.announce("log", uid)
 
 
 def _line(record: LogRecord) -> dict[str, object]:

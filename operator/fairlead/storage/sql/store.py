@@ -326,9 +326,9 @@ class SqlStorage:
         """Return a run's spans."""
         return await self._database.read(lambda tx: reading.spans_of_run(tx, uid))
 
-    async def add_logs(self, records: Sequence[LogRecord]) -> None:
-        """Add lines to runs' logs."""
-        await self._database.write(lambda tx: reading.add_logs(tx, records))
+    async def add_logs(self, fence: Fence, *, first: int, records: Sequence[LogRecord]) -> None:
+        """Add lines to a run's log."""
+        await self._database.write(lambda tx: tasks.add_logs(tx, fence, first=first, records=records))
 
     async def logs_of_run(self, uid: str, *, after: int = 0, limit: int = 1000) -> list[LogRecord]:
         """Return lines with an id over *after*."""

@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Identity, Index,
 from fairlead.storage.base import ApprovalState, CallState, RunState, TaskState
 from fairlead.storage.sql.types import Instant, Json, JsonTuple, PaymentsJson, Prose, ReservationJson, Serial, Word
 
-HEAD = "0004"
+HEAD = "0005"
 """The revision that these tables are."""
 VERSION_TABLE = "fairlead_version"
 metadata = MetaData()
@@ -104,6 +104,7 @@ tasks = Table(
     _text("session", default=""),
     Column("journal_length", Integer, nullable=False, default=0),
     Column("claimed_length", Integer, nullable=False, default=0),  # the journal's length when it was claimed
+    Column("logged", Integer, nullable=False, default=0),  # lines that the present attempt has sent
     Column("available_at", Instant, nullable=False),
     _text("kind", default="run"),
     _text("parent", default=""),

@@ -18,6 +18,7 @@ from fairlead.storage.base import (
     Fence,
     Fenced,
     Grown,
+    LogRecord,
     NodeRecord,
     PoolLoad,
     Revision,
@@ -26,7 +27,7 @@ from fairlead.storage.base import (
     Task,
     TaskState,
 )
-from fairlead.storage.sql import cache, queue
+from fairlead.storage.sql import cache, queue, reading
 from fairlead.storage.sql import runs as run_rows
 from fairlead.storage.sql.rows import build, columns, values
 from fairlead.storage.sql.tables import journal, nodes, runs, sessions, spans, tasks
@@ -77,6 +78,7 @@ _TAKE = (
         session=bindparam("holder"),
         pod_uid=bindparam("pod"),
         claimed_length=tasks.c.journal_length,
+        logged=0,
     )
     .returning(*columns(tasks, Task), tasks.c.released)
 )
@@ -110,6 +112,7 @@ _EXTEND = (
     .returning(tasks.c.id, tasks.c.run_uid, tasks.c.parent, tasks.c.key)
 )
 _GROW = update(tasks).where(tasks.c.id == bindparam("task")).values(journal_length=bindparam("length"))
+_LOGGED = update(tasks).where(tasks.c.id == bindparam("task")).values(logged=bindparam("lines"))
 _PROGRESS = update(runs).where(runs.c.uid == bindparam("of_run")).returning(runs.c.cancel_reason)
 """Sets what it is given."""
 _ON_POD = select(tasks.c.id, tasks.c.parent).where(
@@ -272,6 +275,15 @@ def _node_values(node: NodeRecord) -> dict[str, Any]:
     for name in _SUMS:
         del found[name]
     return found
+
+
+def add_logs(tx: Transaction, fence: Fence, *, first: int, records: Sequence[LogRecord]) -> None:
+    """Add lines of a claim, skipping those that are there."""
+    row = require(tx, fence)
+    new = records[max(row.logged - first, 0) :]
+    if new:
+        tx.run(_LOGGED, {"task": row.id, "lines": first + len(records)})
+        reading.add_logs(tx, row.run_uid, new)
 
 
 def release(tx: Transaction, fence: Fence, *, at: datetime, lost: bool) -> None:
