@@ -105,9 +105,12 @@ class _Fold:
         )
 
     def _withdraw(self, entry: Entry) -> None:
-        """Note that a try that asked people is over."""
+        """Note that a try is over that asked people, or was about to: it may not have got to say that it waits."""
         known = self._open.get((entry.node, entry.item, entry.iteration))
-        if known is not None and (known.state, known.reason) == (WAITING, WaitFor.APPROVAL.value):
+        if known is None:
+            return
+        asked = (known.state, known.reason) == (WAITING, WaitFor.APPROVAL.value)
+        if asked or entry.state is not State.SUCCEEDED:
             self._withdrawn.append((known.node, known.item))
 
     def _put(self, entry: Entry, state: str) -> None:

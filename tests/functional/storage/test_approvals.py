@@ -8,7 +8,17 @@ import pytest
 
 from fairlead.core import names
 from fairlead.storage import Storage
-from fairlead.storage.base import ApprovalState, Effects, Event, Fenced, RunEnd, RunState, TaskState, Verdict
+from fairlead.storage.base import (
+    ApprovalState,
+    Effects,
+    Event,
+    Fenced,
+    NodeRecord,
+    RunEnd,
+    RunState,
+    TaskState,
+    Verdict,
+)
 from fairlead.testing.storage import CLUSTER, NAMESPACE, NOW, make_approval, start_run
 from fairlead_agent.protocol import Decision
 
@@ -166,6 +176,17 @@ async def test_pending_approvals_are_those_of_a_cluster_or_namespace_oldest_firs
     assert await runs(namespace="team") == ["run-2"]
     assert await runs(limit=1) == ["run-0"]
     assert await storage.pending_approvals("another cluster") == []
+
+
+async def test_open_approval_by_a_request_that_comes_after_its_node_has_ended_asks_nobody(storage: Storage) -> None:
+    fence = await start_run(storage)
+    over = NodeRecord("run-1", ASKED.node, ASKED.item, state="Cancelled", finished_at=NOW)
+    await storage.append(fence, first=0, entries=[{"kind": "ItemFinished"}], effects=Effects(nodes=(over,)), at=NOW)
+
+    late = await storage.open_approval(fence, ASKED)
+    again = replace(ASKED, key=ASKED.key.replace("/1/1/", "/2/1/"))
+    assert (late.state, await storage.open_approval(fence, again)) == (ApprovalState.CANCELLED, again)
+    assert await pending_of_run(storage) == 1
 
 
 async def test_append_withdraws_what_nobody_waits_for_any_more(storage: Storage) -> None:

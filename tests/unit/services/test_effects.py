@@ -221,6 +221,8 @@ FAILED = ErrorInfo(reason="Timeout", message="too late")
         (entry(Kind.ITEM_FINISHED, 9, node="ship", item="", state=State.CANCELLED), (("ship", '""'),)),
         (entry(Kind.TRY_FAILED, 9, node="ship", item="", error=FAILED), (("ship", '""'),)),
         (entry(Kind.ITEM_FINISHED, 9, node="ship", item="other", state=State.SUCCEEDED), ()),
+        (entry(Kind.NODE_FINISHED, 9, node="ship", state=State.SUCCEEDED), ()),
+        (entry(Kind.NODE_FINISHED, 9, node="ship", state=State.CANCELLED), (("ship", ""),)),
     ],
 )
 def test_fold_withdraws_the_questions_of_a_try_that_is_over(end: Entry, withdrawn: tuple[Any, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import bindparam, select, update
@@ -9,9 +10,9 @@ from sqlalchemy import bindparam, select, update
 from fairlead.storage.base import Approval, ApprovalState, Fence, Verdict
 from fairlead.storage.sql import queue, tasks
 from fairlead.storage.sql.rows import build, columns, values
-from fairlead.storage.sql.tables import approvals, runs
+from fairlead.storage.sql.tables import approvals, nodes, runs
 from fairlead.storage.sql.transaction import Transaction
-from fairlead_agent.protocol import Decision
+from fairlead_agent.protocol import Decision, iteration_of
 
 _APPROVAL = select(*columns(approvals, Approval))
 _ONE = _APPROVAL.where(approvals.c.task_id == bindparam("task_id"), approvals.c.key == bindparam("key"))
@@ -21,6 +22,13 @@ _COUNT = (
     update(runs)
     .where(runs.c.uid == bindparam("of_run"))
     .values(pending_approvals=runs.c.pending_approvals + bindparam("more"))
+)
+_OVER = select(nodes.c.node).where(
+    nodes.c.run_uid == bindparam("uid"),
+    nodes.c.node == bindparam("node"),
+    nodes.c.item == bindparam("item"),
+    nodes.c.iteration == bindparam("iteration"),
+    nodes.c.finished_at.is_not(None),
 )
 _DECIDE = (
     update(approvals)
@@ -41,13 +49,22 @@ _DECIDE = (
 
 
 def open_approval(tx: Transaction, fence: Fence, approval: Approval) -> Approval:
-    """Ask people, unless they were asked under this key before."""
+    """Ask people, unless they were asked under this key before, or who asks is over: a request may come late."""
     tasks.require(tx, fence)
+    if tx.first(_OVER, _place(approval)) is not None:
+        late = replace(approval, state=ApprovalState.CANCELLED)
+        tx.add_if_new(approvals, values(late))
+        return get(tx, approval.task_id, approval.key) or late
     if tx.add_if_new(approvals, values(approval)):
         tx.run(_COUNT, {"of_run": approval.run_uid, "more": 1})
         tx.announce("run", approval.run_uid)
         return approval
     return get(tx, approval.task_id, approval.key) or approval
+
+
+def _place(approval: Approval) -> dict[str, Any]:
+    place = {"uid": approval.run_uid, "node": approval.node, "item": approval.item}
+    return place | {"iteration": iteration_of(approval.key)}
 
 
 def decide(tx: Transaction, task_id: str, key: str, *, verdict: Verdict) -> Approval | None:

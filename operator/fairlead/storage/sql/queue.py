@@ -6,6 +6,7 @@ nodes and, by their keys, what runs share (sums of days, budget lines). So two n
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -55,7 +56,9 @@ _CANCEL_APPROVALS = (
     .where(approvals.c.task_id == bindparam("of_task"), approvals.c.state == ApprovalState.PENDING)
     .values(state=ApprovalState.CANCELLED)
 )
-_WITHDRAW = _CANCEL_APPROVALS.where(approvals.c.node == bindparam("at_node"), approvals.c.item == bindparam("of_item"))
+_WITHDRAW = _CANCEL_APPROVALS.where(
+    approvals.c.node == bindparam("at_node"), approvals.c.item.in_(bindparam("of_items", expanding=True))
+)
 _FEWER_APPROVALS = (
     update(runs)
     .where(runs.c.uid == bindparam("of_run"))
@@ -154,7 +157,12 @@ def signals_of(tx: Transaction, task_id: str) -> list[Signal]:
 
 def withdraw(tx: Transaction, row: Any, places: Iterable[tuple[str, str]]) -> None:
     """Ask people no more what nodes and items of a task, which is locked, have asked and nobody has answered."""
-    withdrawn = sum(tx.run(_WITHDRAW, {"of_task": row.id, "at_node": node, "of_item": item}) for node, item in places)
+    items: dict[str, list[str]] = defaultdict(list)
+    for node, item in places:
+        items[node].append(item)
+    withdrawn = sum(
+        tx.run(_WITHDRAW, {"of_task": row.id, "at_node": node, "of_items": of_node}) for node, of_node in items.items()
+    )
     if withdrawn:
         tx.run(_FEWER_APPROVALS, {"of_run": row.run_uid, "number": withdrawn})
 
