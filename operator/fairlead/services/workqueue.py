@@ -93,9 +93,9 @@ class WorkQueue:
                 heapq.heappop(self._heap)
                 del self._due[key]
                 found = key
+        later = self._heap[0][0] if self._heap else None  # of what is held, a worker tells when it is done
         for entry in held:
             heapq.heappush(self._heap, entry)
-        later = next((due for due, _, key in self._heap if key not in self._active), None)
         return found, None if later is None else max(later - now, 0)
 
     async def _do(self, key: Key) -> None:

@@ -96,6 +96,24 @@ async def test_add_a_slow_key_does_not_hold_up_another() -> None:
         await done.wait()
 
 
+async def test_add_again_while_it_is_worked_on_does_not_hold_up_what_is_due_before_a_third() -> None:
+    never, busy, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def process(key: Key) -> None:
+        if key == A:
+            busy.set()
+            await never.wait()
+        done.set()
+
+    async with working(process) as queue:
+        await queue.add(A)
+        await busy.wait()
+        for key, seconds in ((A, 0), (Key("Pod", "late"), 100), (B, 0.05)):
+            await queue.add(key, seconds)
+        async with asyncio.timeout(10):
+            await done.wait()
+
+
 async def test_work_is_repeated_when_it_says_so() -> None:
     turns = 0
     done = asyncio.Event()
