@@ -83,7 +83,10 @@ class Connections:
             NoAnswer: it did nothing for longer, or the connection broke.
         """
         headers = [*self._headers, ("authorization", f"Bearer {token}"), ("content-length", str(len(body)))]
-        request = h11.Request(method="POST", target=self._to.path + path, headers=headers)
+        try:
+            request = h11.Request(method="POST", target=self._to.path + path, headers=headers)
+        except h11.LocalProtocolError:  # its words may hold the token
+            raise NoAnswer("the token is none: it is empty, or more than one line") from None
         try:
             connection = self._take() or await self._open(patience)
             try:
@@ -131,7 +134,8 @@ class _Connection:
     def is_ready(self) -> bool:
         """Whether it may take a request: the last one is answered, and nobody has closed it."""
         ended = self._reader.at_eof() or self._writer.transport.is_closing()
-        return self._http.our_state is h11.IDLE and not ended
+        unasked, _ = self._http.trailing_data
+        return self._http.our_state is h11.IDLE and not ended and not unasked
 
     def drop(self) -> None:
         """Close it without a farewell."""

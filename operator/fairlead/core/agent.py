@@ -195,5 +195,5 @@ def _last_end(container: Mapping[str, Any]) -> str:
     if ended.get("reason") == "OOMKilled":
         return "it ended because it used more memory than it may (OOMKilled): raise spec.resources.limits.memory"
     if ended.get("exitCode") == _WRONG_PROTOCOL:
-        return "its image is of another version than the gateway (exit code 3): build spec.pod.image on the present one"
+        return "its image is not of the gateway's version (exit code 3): build it on the agent image of that version"
     return f"it ended with exit code {ended.get('exitCode')} ({ended.get('reason') or 'no reason'})"

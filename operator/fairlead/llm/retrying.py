@@ -38,12 +38,13 @@ class Care:
 
 
 class Retrying:
-    """A model that is asked again, never faster than its provider, its rate limit and its circuit breaker allow."""
+    """Asks a model for one answer, never faster than its provider, its rate limit and its circuit breaker allow."""
 
     def __init__(self, model: ChatModel, clock: Clock, care: Care) -> None:
         self._model = model
         self._clock = clock
         self._care = care
+        self._asked = 0
 
     async def complete(self, request: ChatRequest, *, deadline: float) -> Completion:
         """Return the answer; the last failure is raised when all tries failed.
@@ -60,10 +61,10 @@ class Retrying:
             except FairleadError as failure:
                 error = failure
             else:
-                return replace(done, tries=failed + 1, lost=lost)
+                return replace(done, tries=self._asked, lost=lost)
             pause = self._pause(error, failed, deadline)
             if pause is None or not may_go_on(request, lost):
-                told = error.within(f"after {failed + 1} tries") if failed else error
+                told = error.within(f"after {self._asked} tries") if self._asked > 1 else error
                 raise AnswerLost(told, *lost) if lost else told
             failed += 1
             _log.info("model_retry", reason=error.reason, failed=failed, seconds=round(pause, 3))
@@ -85,6 +86,7 @@ class Retrying:
         if care.rate is not None:
             ticket = await care.limiter.wait(care.rate, estimated_usage(request).input_tokens, deadline=deadline)
         care.breaker.enter()
+        self._asked += 1
         seconds = max(min(request.timeout_seconds, deadline - self._clock.monotonic()), 0.0)
         try:
             done = await self._model.complete(replace(request, timeout_seconds=seconds))

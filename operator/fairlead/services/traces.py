@@ -63,7 +63,7 @@ def _with_root(spans: Sequence[Span], run: Run) -> list[Span]:
     known = next((span for span in spans if span.kind == "run"), None)
     root = known or Span(run.uid, span_id(run.uid), "", run.name, "run", run.started_at or run.created_at)
     good = run.state is RunState.SUCCEEDED
-    if run.state.final and (root.finished_at is None or not (good or "error.type" in root.attributes)):
+    if run.state.final and (root.finished_at is None or not good):
         failed = run.state is RunState.FAILED
         why = {} if good else failure(run.reason, run.message)
         root = replace(

@@ -323,7 +323,7 @@ class Grown:
     length: int
     """Of the journal now."""
     cancelled: bool = False
-    """The run is to end; told where entries with a progress were added."""
+    """The run is to end; told where entries with a progress were added, or were there already."""
 
 
 @dataclass(frozen=True, slots=True)

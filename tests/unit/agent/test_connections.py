@@ -110,6 +110,45 @@ async def test_post_after_the_server_closed_opens_another_connection() -> None:
         assert server.connections == 2
 
 
+async def test_post_never_takes_what_nobody_asked_for_as_its_answer() -> None:
+    async def twice(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(4)
+        writer.write(_OK + _OK.replace(b"200 OK", b"408 Late"))
+
+    async with _served(twice) as (server, connections):
+        assert [(await _post(connections)).status for _ in range(2)] == [200, 200]
+        assert server.connections == 2
+
+
+async def test_post_that_was_given_up_leaves_its_connection_to_nobody() -> None:
+    come, go = asyncio.Event(), asyncio.Event()
+
+    async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(4)
+        come.set()
+        await go.wait()
+        writer.write(_OK)
+
+    async with _served(late) as (server, connections):
+        given_up = asyncio.create_task(_post(connections))
+        await come.wait()
+        given_up.cancel()
+        await asyncio.wait([given_up])
+        go.set()
+        assert (await _post(connections)).status == 200
+        assert server.connections == 2
+
+
+@pytest.mark.parametrize("token", ["", "sec\nret"])
+async def test_post_with_a_token_that_is_none_does_not_show_it(token: str) -> None:
+    async with _served(_ok) as (server, connections):
+        with pytest.raises(NoAnswer, match="the token is none") as failed:
+            await connections.post("/x", b"body", token=token, patience=10)
+    assert failed.value.__cause__ is None
+    assert "sec" not in str(failed.value)
+    assert server.asked == []
+
+
 async def test_post_when_told_to_close_opens_another_connection() -> None:
     async def last(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(4)

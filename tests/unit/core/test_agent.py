@@ -229,7 +229,7 @@ def waiting(reason: str, message: str = "") -> dict[str, Any]:
     [
         ({"reason": "OOMKilled", "exitCode": 137}, "raise spec.resources.limits.memory"),
         ({"reason": "Error", "exitCode": 78}, "it ended with exit code 78 (Error); see"),
-        ({"reason": "Error", "exitCode": 3}, "build spec.pod.image on the present one"),
+        ({"reason": "Error", "exitCode": 3}, "build it on the agent image of that version"),
         (None, "CrashLoopBackOff: words; see"),
     ],
 )

@@ -146,6 +146,26 @@ async def test_load_trace_of_a_run_that_was_stopped_while_it_waited_says_so(tmp_
     assert spans[1].attributes["fairlead.state"] == "Cancelled"
 
 
+async def test_load_trace_says_why_a_run_was_ended_as_its_status_does(tmp_path: Path) -> None:
+    async with sqlite_storage(tmp_path) as storage:
+        await storage.submit(make_run(), revision=make_revision(), task=make_task())
+        fence, _ = await claim(storage)
+        await storage.cancel_run("run-1", reason="Replaced", message="A newer run took its place.", at=at(2))
+        known = {"error.type": "Stopped", "error.message": "the run was stopped"}
+        root = Span("run-1", span_id("run-1"), "", "run-1", "run", at(0), at(3), "unset", known)
+        end = RunEnd(RunState.CANCELLED, "Stopped", "the run was stopped", None, at(3))
+        waits = NodeRecord("run-1", "ship", state="Retrying", reason="Unavailable", message="503", started_at=at(1))
+        effects = Effects(nodes=(waits,), spans=(root,), end=end)
+        await storage.append(fence, first=0, entries=[{"kind": "x"}], effects=effects, at=at(3))
+        run = await storage.get_run("run-1")
+        assert run is not None
+        told, node = await load_trace(storage, run)
+    assert (run.reason, told.attributes["error.type"]) == ("Replaced", "Replaced")
+    assert told.attributes["error.message"] == "A newer run took its place."
+    assert node.attributes["error.type"] == "Replaced"
+    assert "503" not in str(node.attributes)
+
+
 async def test_load_trace_finds_the_item_with_an_empty_name(tmp_path: Path) -> None:
     async with sqlite_storage(tmp_path) as storage:
         await storage.submit(make_run(), revision=make_revision(), task=make_task())

@@ -57,7 +57,7 @@ _END = (
 _END_NODES = (
     update(nodes)
     .where(nodes.c.run_uid == bindparam("of_run"), nodes.c.finished_at.is_(None))
-    .values(state=RunState.CANCELLED.value, reason=bindparam("end_reason"), finished_at=bindparam("end_at"))
+    .values(state=RunState.CANCELLED.value, reason=bindparam("end_reason"), message="", finished_at=bindparam("end_at"))
 )
 _END_SPANS = (
     update(spans)

@@ -200,14 +200,15 @@ def append(
     if row is None:
         row = _written_by(tx, fence)
         if new and length <= row.journal_length:
-            return Grown(row.journal_length)
+            told = row.kind == "run" and cancelled(tx, row.run_uid) is not None
+            return Grown(row.journal_length, cancelled=told)
         new, length = _missing(tx, row, first, new=new), max(row.journal_length, length)
     if new:
         _add_entries(tx, fence, new, first=length - len(new), at=at)
-    cancelled = _progress(tx, row.run_uid, effects)
+    to_end = _progress(tx, row.run_uid, effects)
     _apply(tx, row, effects, at=at)
     tx.announce("run", row.run_uid)
-    return Grown(length, cancelled=cancelled)
+    return Grown(length, cancelled=to_end)
 
 
 def _missing(tx: Transaction, row: Any, first: int, *, new: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
