@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 
 _SECRET_KEY = re.compile(r"(?i)(token|secret|password|passwd|api[-_]?key|authorization|cookie|credential)")
+# Texts are long and hostile: each alternative looks at each character a bounded number of times.
 _SECRET_TEXT = re.compile(
     r"(?i)(bearer\s+)[\w.~+/=-]{8,}"  # HTTP authorization
     r"|(\bsk-[\w-]{3})[\w-]{5,}"  # provider keys
-    r"|\beyJ[\w-]+\.[\w-]+\.[\w-]+"  # JSON web tokens
+    r"|((?<![\w-])(?:\w{1,32}-)?)eyJ[\w-]++\.[\w-]++\.[\w-]++"  # JSON web tokens
     r"|(://[^/\s:@]*:)[^/\s@]+(?=@)"  # credentials in a URL
     r"|([?&](?:api[-_]?key|key|[\w-]*token|[\w-]*secret|password|sig(?:nature)?)=)[^&\s\"']+",
 )

@@ -14,10 +14,21 @@ from fairlead.redaction import redact, visible
         "postgresql://me:canary1234@host/db",
         "Authorization: Bearer canary1234",
         "sk-abcanary1234",
+        "a token eyJhbGci.canary1234.c2ln, or",
+        "session-eyJhbGci.canary1234.c2ln",
     ],
 )
 def test_redact_takes_credentials_out(text: str) -> None:
     assert "canary1234" not in redact(text)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["eyJ-", "eyJ.", "eyJ-a.", "a-eyJ-", "bearer ", "sk-", "://a:", "://:", "?token=", "?a-token", "&key", "a-"],
+)
+def test_redact_goes_through_a_long_text_once(piece: str) -> None:
+    """With a square of the length it would take minutes."""
+    assert len(redact(piece * 100_000)) > 0
 
 
 def test_visible_shows_what_steers_a_terminal() -> None:

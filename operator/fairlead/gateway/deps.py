@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
@@ -14,6 +14,9 @@ from fairlead.services.sessions import Unauthenticated
 from fairlead.wiring import Gateway
 
 _Model = TypeVar("_Model", bound=BaseModel)
+_MAX_VALUES: Final = 2_000_000
+_BEFORE_A_VALUE: Final = (b",", b"[", b"{")
+"""Each value of JSON has one of these before it. Those in texts count, too."""
 
 
 async def services(request: Request) -> Gateway:
@@ -49,9 +52,16 @@ Person = Annotated[TokenIdentity, Depends(person)]
 
 
 async def parse(request: Request, model: type[_Model]) -> _Model:
-    """Return the body as *model*, by pydantic's own JSON parser."""
+    """Return the body as *model*, by pydantic's own JSON parser.
+
+    Raises:
+        InvalidObject: it is none, or has more values than can be read without holding up everybody else.
+    """
+    given = await request.body()
+    if len(given) > _MAX_VALUES and sum(map(given.count, _BEFORE_A_VALUE)) > _MAX_VALUES:
+        raise InvalidObject(f"the body has over {_MAX_VALUES} values: send less at once", reason="TooLarge")
     try:
-        return model.model_validate_json(await request.body())
+        return model.model_validate_json(given)
     except ValidationError as error:
         first: Any = error.errors(include_input=False, include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])

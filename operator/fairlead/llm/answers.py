@@ -11,6 +11,7 @@ from fairlead.errors import FairleadError, RetryableError, TerminalError
 from fairlead.llm.base import AnswerLost, ChatRequest, Completion, TokenUsage, ToolCall, estimate_tokens, to_json
 from fairlead.llm.requests import wire_name
 from fairlead.llm.streaming import MAX_TEXT
+from fairlead.nesting import is_too_deep
 
 _MAX_TOKENS: Final = 10**9
 _MAX_RAW: Final = 65_536
@@ -86,6 +87,6 @@ def _tool_call(call: Any, request: ChatRequest) -> ToolCall:
         arguments = orjson.loads(raw)
     except orjson.JSONDecodeError:
         arguments = None
-    known = arguments if isinstance(arguments, Mapping) else None
+    known = arguments if isinstance(arguments, Mapping) and not is_too_deep(arguments) else None
     written = arguments if isinstance(arguments, str) else raw  # a provider's library has quoted what was no JSON
     return ToolCall(str(call.id or ""), names.get(name, name), known, "" if known is not None else written[:_MAX_RAW])

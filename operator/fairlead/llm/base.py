@@ -57,6 +57,8 @@ class ChatRequest:
     """A JSON Schema that the answer shall follow."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     tools: tuple[ToolDefinition, ...] = ()
+    granted_input_tokens: int = 0
+    """What the input can be at most; told where a budget counts."""
     granted_output_tokens: int | None = None
     """What budgets leave for the answer; None: no budget counts, and nothing is said unless `parameters` say it."""
     timeout_seconds: float = 120
@@ -106,7 +108,7 @@ class Completion:
 
 
 class AnswerLost(Exception):
-    """An answer that had begun came to nothing: it has used tokens all the same.
+    """An answer that had begun, or of which nobody knows, came to nothing: it has used tokens all the same.
 
     Attributes:
         error: why.

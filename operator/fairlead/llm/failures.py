@@ -45,7 +45,8 @@ def to_error(error: Exception, *, secret: str) -> FairleadError:
 
 
 def _safe(text: str, secret: str) -> str:
-    return redact(text.replace(secret, REDACTED) if secret else text)[:_MAX_MESSAGE]
+    said = text.replace(secret, REDACTED) if secret else text
+    return redact(said[: 4 * _MAX_MESSAGE])[:_MAX_MESSAGE]
 
 
 def _readable(message: str) -> str:

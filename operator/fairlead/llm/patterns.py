@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Sequence
 from typing import Any, Final
@@ -16,6 +17,10 @@ MAX_TEXT: Final = 100_000
 SECONDS: Final = 0.5
 """All patterns together may take this long."""
 _SPECIAL: Final = frozenset("\\.^$*+?{}[]()|")
+_WORDS: Final = re.compile(r"(?:\\.|[^\\.^$*+?{}\[\]()|])+", re.DOTALL)
+_ESCAPED: Final = re.compile(r"\\.", re.DOTALL)
+_MAX_WORDS: Final = 200
+"""Characters in a row. What is made of them for a search takes the cube of their number, whatever time it is given."""
 
 
 def compile_pattern(text: str) -> Any:
@@ -24,6 +29,11 @@ def compile_pattern(text: str) -> Any:
     Raises:
         TerminalError: with reason ``InvalidPattern``.
     """
+    if not _is_words(text) and any(len(_ESCAPED.sub("x", words)) > _MAX_WORDS for words in _WORDS.findall(text)):
+        raise TerminalError(
+            f"the regular expression {text[:100]!r} … has over {_MAX_WORDS} plain characters in a row: fewer will do",
+            reason="InvalidPattern",
+        )
     try:
         return regex.compile(text)
     except regex.error as error:
@@ -38,21 +48,23 @@ async def first_match(patterns: Sequence[Any | None], text: str) -> int | None:
     Raises:
         TerminalError: with reason ``PatternTooSlow``: one of them took too long.
     """
-    if all(pattern is None or _SPECIAL.isdisjoint(pattern.pattern) for pattern in patterns):
-        return _first_words(patterns, text[:MAX_TEXT])
+    if all(pattern is None or _is_words(pattern.pattern) for pattern in patterns):
+        return _first(patterns, text[:MAX_TEXT])  # found in no time, a thread costs more
     return await asyncio.to_thread(_first, patterns, text[:MAX_TEXT])
 
 
-def _first_words(patterns: Sequence[Any | None], text: str) -> int | None:
-    """Return the index of the first of patterns that are plain words: no regular expression is needed, no thread."""
-    return next((index for index, one in enumerate(patterns) if one is None or one.pattern in text), None)
+def _is_words(pattern: str) -> bool:
+    """Whether an expression finds nothing but itself."""
+    return _SPECIAL.isdisjoint(pattern)
 
 
 def _first(patterns: Sequence[Any | None], text: str) -> int | None:
     deadline = time.monotonic() + SECONDS
     for index, pattern in enumerate(patterns):
-        if pattern is None:
+        if pattern is None or (_is_words(pattern.pattern) and pattern.pattern in text):
             return index
+        if _is_words(pattern.pattern):
+            continue
         try:
             found = pattern.search(text, timeout=max(deadline - time.monotonic(), 0.001), concurrent=True)
         except TimeoutError:

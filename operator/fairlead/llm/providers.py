@@ -16,7 +16,7 @@ import httpx
 from fairlead.egress import EgressTransport, forget_cookies
 from fairlead.errors import FairleadError, RetryableError
 from fairlead.llm.answers import estimated_usage, to_completion
-from fairlead.llm.base import AnswerLost, ChatRequest, Completion
+from fairlead.llm.base import AnswerLost, ChatRequest, Completion, TokenUsage
 from fairlead.llm.failures import to_error
 from fairlead.llm.requests import BASE_URL_PROVIDERS, STREAM, Target, build_arguments, check_target
 from fairlead.llm.streaming import IDLE_SECONDS, Progress, StreamingTransport, following
@@ -105,10 +105,10 @@ class ProviderModel:
                 late = RetryableError(
                     f"no answer within {request.timeout_seconds:g} s", reason="Timeout", retry_after=0
                 )
-                raise _lost(late, request, progress) from None
+                raise _lost(late, request, progress, unseen=True) from None
             except Exception as error:  # noqa: BLE001 - it raises whatever a provider's handler raises
                 found = to_error(error, secret=self._target.api_key)
-                raise _lost(found, request, progress) from None  # the chain may show the key
+                raise _lost(found, request, progress, unseen=progress.unheard) from None  # the chain may show the key
         return to_completion(response, request)
 
     def _arguments(self, library: Library, request: ChatRequest) -> dict[str, Any]:
@@ -121,11 +121,18 @@ class ProviderModel:
         return arguments
 
 
-def _lost(error: FairleadError, request: ChatRequest, progress: Progress) -> Exception:
-    """Return the error, with what was used where an answer had begun."""
-    if not progress.begun:
-        return error
-    return AnswerLost(error, progress.usage or estimated_usage(request, progress.text))
+def _lost(error: FairleadError, request: ChatRequest, progress: Progress, *, unseen: bool) -> Exception:
+    """Return the error, with what was used where an answer had begun.
+
+    An answer that nobody saw, *unseen*, counts under a budget at its worst case.
+    """
+    if progress.begun:
+        return AnswerLost(error, progress.usage or estimated_usage(request, progress.text))
+    if unseen and request.granted_output_tokens is not None:
+        return AnswerLost(
+            error, TokenUsage(request.granted_input_tokens, request.granted_output_tokens, estimated=True)
+        )
+    return error
 
 
 def _import() -> tuple[Any, Any, Any]:

@@ -39,6 +39,8 @@ class Progress:
     pieces: list[str] = field(default_factory=list)
     size: int = 0
     assembler: Assembler | None = None
+    unheard: bool = False
+    """Whether the provider may have the request, and nothing says what became of it: it may have been paid for."""
 
     @property
     def begun(self) -> bool:
@@ -101,10 +103,12 @@ class StreamingTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send the request; read the stream, if it is one."""
         progress, assembler = _CURRENT.get(), assembler_for(request)
-        if progress is None or assembler is None:
+        if progress is None:
             return await self._inner.handle_async_request(request)
-        asked = await _streamed(request, assembler) if progress.stream else request
-        response = await self._inner.handle_async_request(asked)
+        asked = await _streamed(request, assembler) if progress.stream and assembler is not None else request
+        response = await self._send(asked, progress)
+        if assembler is None:
+            return response
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if response.status_code != _OK or kind in _WHOLE:
             return response  # a refusal, or an answer in one piece
@@ -118,6 +122,16 @@ class StreamingTransport(httpx.AsyncBaseTransport):
         finally:
             await response.aclose()
         return httpx.Response(_OK, json=assembler.whole())
+
+    async def _send(self, request: httpx.Request, progress: Progress) -> httpx.Response:
+        progress.unheard = True
+        try:
+            response = await self._inner.handle_async_request(request)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout):
+            progress.unheard = False
+            raise
+        progress.unheard = False
+        return response
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -149,6 +163,7 @@ async def _read(response: httpx.Response, progress: Progress) -> None:
         text = f"the provider stopped in the middle of its answer: nothing came for {progress.idle_seconds:g} s"
         raise RetryableError(text, reason="Timeout", retry_after=0) from None
     except httpx.HTTPError as error:
+        progress.unheard = True
         text = "the connection broke in the middle of the answer" if progress.begun else "the connection broke"
         raise _unavailable(f"{text} ({type(error).__name__})") from error
     if progress.assembler is not None and not progress.assembler.complete:

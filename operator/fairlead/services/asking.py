@@ -36,6 +36,7 @@ from fairlead.services.budgets import (
     budget_lines,
     build_reservation,
     cut_off,
+    input_bound,
     longest_answer,
 )
 from fairlead.services.outcomes import Outcome, to_error_info
@@ -125,6 +126,8 @@ class Models:
         deadline = self._clock.monotonic() + timeout_seconds * _MARGIN
         candidates = self._candidates(context, request.model)
         chat = self._chat(context, request)
+        if max_output_tokens is not None:
+            chat = replace(chat, granted_input_tokens=input_bound(request, chat.tools))
         paid: list[Paid] = []
         failures: list[FairleadError] = []
         for candidate in candidates:

@@ -22,6 +22,8 @@ _DEFAULT_OUTPUT: Final = 8192
 """Asked for at most under a budget, where neither the Model nor the price list says more."""
 _LEAST_OUTPUT: Final = 16
 _PER_MESSAGE: Final = 16
+_MOST: Final = 2**63 - 1
+"""Picodollars: nine million dollars, which is what a sum can be."""
 _PER_REQUEST: Final = 64
 _FOR_TOOLS: Final = 1024
 """Tokens that providers add around what is sent."""
@@ -184,7 +186,7 @@ class _Scopes:
 
 def _line(scope: str, period: str, name: str, budget: Mapping[str, Any]) -> BudgetLine:
     limit = budget.get("maxCostUSD")
-    most = None if limit is None else int(Decimal(limit) * PICODOLLARS)
+    most = None if limit is None else min(int(Decimal(limit) * PICODOLLARS), _MOST)
     return BudgetLine(scope, period, max_cost=most, max_tokens=budget.get("maxTokens"), name=name)
 
 

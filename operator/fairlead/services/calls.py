@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 from weakref import WeakValueDictionary
 
+import orjson
+
 from fairlead.clock import Clock
 from fairlead.errors import Conflict, FairleadError, InvalidObject, Refused, RetryableError, TerminalError, Unavailable
 from fairlead.logs import get_logger
@@ -228,7 +230,7 @@ class Calls:
             return
         found = await self._storage.get_approval(fence.task_id, request.key)
         asked = tool.model_dump(mode="json", by_alias=True)
-        if found is None or found.state is not ApprovalState.APPROVED or found.tool != asked:
+        if found is None or found.state is not ApprovalState.APPROVED or not _same(found.tool, asked):
             raise Refused(f"nobody has approved this call of the tool {tool.name}", reason="ApprovalRequired")
 
     async def _begin(self, fence: Fence, flight: _Flight) -> CallReply | asyncio.Task[CallReply]:
@@ -351,9 +353,8 @@ class Calls:
         outcome = await self._perform(flight)
         try:
             await self._commit(flight, outcome)
-        except TerminalError as error:  # it was paid for, and cannot be kept: numbers beyond measure, say
-            reply = CallReply(error=to_error_info(error), usage=outcome.reply.usage, cost=outcome.reply.cost)
-            outcome = replace(outcome, reply=reply)
+        except Exception as error:  # noqa: BLE001 - it was paid for, and cannot be kept: numbers beyond measure, say
+            outcome = _without_answer(outcome, error)
             await self._commit(flight, outcome)
         return outcome.reply
 
@@ -469,6 +470,21 @@ class _GatewayWatch:
 def _unseen(flight: _Flight, error: FairleadError) -> Outcome:
     """Return the outcome of a call that may have been sent, and paid for."""
     return Outcome.lost(to_error_info(error), flight.intent.reservation, flight.granted)
+
+
+def _without_answer(outcome: Outcome, error: Exception) -> Outcome:
+    """Return what is left of an outcome that cannot be kept: that it is paid for."""
+    if not isinstance(error, TerminalError):
+        _log.error("answer_not_kept", error=f"{type(error).__name__}: {error}")
+        error = TerminalError(f"the answer cannot be kept ({type(error).__name__})", reason="InternalError")
+    reply = CallReply(error=to_error_info(error), usage=outcome.reply.usage, cost=outcome.reply.cost)
+    return replace(outcome, reply=reply, attributes={})
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Return whether two values are the same JSON; to Python, 0 and False are equal."""
+    written = (orjson.dumps(value, option=orjson.OPT_SORT_KEYS) for value in (one, other))
+    return len(set(written)) == 1
 
 
 def _replayed(record: CallRecord) -> CallReply:

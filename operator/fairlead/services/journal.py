@@ -150,7 +150,7 @@ def _wire(entry: Entry) -> dict[str, Any]:
 
 
 def _log_text(text: str) -> str:
-    safe = redact(text)
+    safe = redact(text[: 4 * MAX_LOG_TEXT])
     return safe if len(safe) <= MAX_LOG_TEXT else safe[:MAX_LOG_TEXT] + " … (cut)"
 
 

@@ -8,8 +8,11 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from fairlead.errors import FairleadError, RetryableError
-from fairlead.redaction import REDACTED, names_secret, redact
+from pydantic import BaseModel
+
+from fairlead.errors import FairleadError, RetryableError, TerminalError
+from fairlead.nesting import MAX_NESTING, is_too_deep
+from fairlead.redaction import REDACTED, names_secret
 from fairlead.services.tasks import TaskContext
 from fairlead.storage.base import CallAnswer, CallIntent, Payment, Reservation, Span
 from fairlead.tracing.attributes import attributes, bounded, failure
@@ -77,8 +80,14 @@ def dollars(picodollars: int | None) -> str | None:
 
 
 def build_answer(outcome: Outcome, *, at: datetime) -> CallAnswer:
-    """Return the record of an answer."""
+    """Return the record of an answer.
+
+    Raises:
+        TerminalError: it cannot be kept.
+    """
     reply = outcome.reply
+    if is_too_deep(reply.result):
+        raise TerminalError(f"the answer is nested over {MAX_NESTING} levels deep", reason="TooLarge")
     return CallAnswer(
         reply=reply.model_dump(mode="json", by_alias=True, exclude_defaults=True),
         finished_at=at,
@@ -141,15 +150,24 @@ def describe_request(request: Call, program: Mapping[str, Any] | None = None) ->
     *program* is the frozen ``code`` of the node, where it runs one.
     """
     asked = request.llm or request.tool or request.code or request.agent
-    shown = {} if asked is None else asked.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    shown = {} if asked is None else _fields(asked)
     shown |= {name: program[name] for name in _OF_PROGRAM if name in program} if program else {}
     return {key: _shown(value, 0) for key, value in shown.items()}
 
 
+def _fields(model: BaseModel) -> dict[str, Any]:
+    """Return what is set, as on the wire: what is inside is not looked at, it may be large."""
+    fields = type(model).model_fields.items()
+    found = ((field.alias or name, getattr(model, name), field) for name, field in fields)
+    return {alias: value for alias, value, field in found if value != field.get_default(call_default_factory=True)}
+
+
 def _shown(value: Any, depth: int) -> Any:
     if isinstance(value, str):
-        return bounded(redact(value), _MAX_REQUEST_TEXT)
-    if depth >= _MAX_DEPTH and isinstance(value, (dict, list)):
+        return bounded(value, _MAX_REQUEST_TEXT)
+    if isinstance(value, BaseModel):
+        value = _fields(value)
+    if depth >= _MAX_DEPTH and isinstance(value, (dict, list, tuple)):
         return "…"
     if isinstance(value, dict):
         few = list(value.items())[:_MAX_ITEMS]
@@ -157,7 +175,7 @@ def _shown(value: Any, depth: int) -> Any:
             key: REDACTED if isinstance(item, str) and names_secret(key) else _shown(item, depth + 1)
             for key, item in few
         }
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         cut = ["…"] if len(value) > _MAX_ITEMS else []
         return [_shown(item, depth + 1) for item in value[:_MAX_ITEMS]] + cut
     return value

@@ -104,11 +104,12 @@ async def test_tool_that_requires_approval_needs_one_for_these_arguments(world: 
     await world.decide(run.name, key=key, approved=True)
 
     other = await use(pod, task, "guarded", data={"a": 666})
+    alike = await use(pod, task, "guarded", data={"a": 42.0})
     request = {"name": "guarded", "arguments": CONTENT}
     elsewhere = await pod.call(task, "guarded", number=2, action="tool", tool=request)
     approved = await use(pod, task, "guarded", **CONTENT)
 
-    refused = (before, waiting, other, elsewhere)
+    refused = (before, waiting, other, alike, elsewhere)
     assert {(answer.status_code, answer.json()["reason"]) for answer in refused} == {(403, "ApprovalRequired")}
     assert approved.json()["result"] == 42, "what the Tool fixes was added"
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from fairlead.errors import FairleadError
-from fairlead.llm.base import AnswerLost, ChatMessage, ChatRequest
+from fairlead.llm.base import AnswerLost, ChatMessage, ChatRequest, TokenUsage
 from fairlead.llm.breaker import Breaker
 from fairlead.llm.limits import RateLimiter
 from fairlead.llm.providers import ProviderModel, Providers
 from fairlead.llm.requests import Target
 from fairlead.llm.retrying import Care, Retrying
 from fairlead.testing.clock import FakeClock
+from fairlead.testing.kubectl import free_port
 from fairlead.testing.standins import Failure, Fault, StandIn
 
 MODELS = ["openai/gpt-4o-mini", "ollama_chat/llama3.2", "anthropic/claude-sonnet-4-5", "gemini/gemini-2.5-flash"]
@@ -47,6 +50,10 @@ def ask(fault: Failure | Fault) -> ChatRequest:
     return ChatRequest((ChatMessage("user", "Sort this."),), timeout_seconds=0.6 if fault in LATE else 30)
 
 
+def budgeted(fault: Fault) -> ChatRequest:
+    return replace(ask(fault), granted_input_tokens=70, granted_output_tokens=30)
+
+
 @pytest.mark.parametrize(("fault", "reason", "text"), FAULTS)
 @pytest.mark.parametrize("model", MODELS)
 async def test_fault_ends_in_one_clear_error(
@@ -63,6 +70,31 @@ async def test_fault_ends_in_one_clear_error(
     assert "Traceback" not in str(error)
     assert isinstance(failed.value, AnswerLost) == (fault in BEGUN), "what has begun has used tokens"
     assert len(standin.asked) == 1
+
+
+@pytest.mark.parametrize("model", MODELS)
+async def test_answer_that_nobody_saw_counts_at_its_worst_case_under_a_budget(
+    providers: Providers, standin: StandIn, model: str
+) -> None:
+    standin.failures.append(Fault.SILENT)
+    asked = retrying(providers, standin, model, retries=1, clock=FakeClock())
+    with pytest.raises(AnswerLost) as failed:
+        await asked.complete(budgeted(Fault.SILENT), deadline=1e9)
+    assert failed.value.error.reason == "Timeout"
+    assert failed.value.lost == (TokenUsage(70, 30, estimated=True),)
+    assert len(standin.asked) == 1, "what was granted is used up"
+
+
+async def test_refusal_or_a_provider_that_is_not_there_uses_nothing_of_a_budget(
+    providers: Providers, standin: StandIn
+) -> None:
+    standin.failures.append(Failure(500, "boom"))
+    asked = retrying(providers, standin, MODELS[0], retries=1, clock=FakeClock())
+    assert (await asked.complete(budgeted(Fault.EMPTY), deadline=1e9)).lost == ()
+    nobody = ProviderModel(providers, Target(MODELS[0], f"http://127.0.0.1:{free_port()}", KEY))
+    with pytest.raises(FairleadError) as failed:
+        await nobody.complete(budgeted(Fault.EMPTY))
+    assert failed.value.reason == "ModelUnavailable"
 
 
 @pytest.mark.parametrize(("fault", "reason", "text"), [each for each in FAULTS if each.values[0] not in TERMINAL])

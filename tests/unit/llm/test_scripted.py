@@ -125,6 +125,22 @@ async def test_first_match_evil_pattern_ends_in_time(pattern: str) -> None:
     assert failed.value.reason == "PatternTooSlow"
 
 
+async def test_first_match_finds_plain_words_of_any_length() -> None:
+    words = "b" + "a" * 2000
+    patterns = [compile_pattern("no|never"), compile_pattern("b" + words), compile_pattern(words)]
+    assert await first_match(patterns, f"it is {words}") == 2
+
+
+@pytest.mark.parametrize("pattern", ["b" + "a" * 201 + "|x", r"\a" * 201 + "+"])
+def test_compile_pattern_with_many_plain_characters_in_a_row_is_refused(pattern: str) -> None:
+    with pytest.raises(TerminalError, match="in a row"):
+        compile_pattern(pattern)
+
+
+def test_compile_pattern_of_many_words_is_fine() -> None:
+    assert compile_pattern("|".join(["a word"] * 290)) is not None
+
+
 def test_compile_pattern_that_is_wrong_is_refused() -> None:
     with pytest.raises(TerminalError, match="is wrong") as failed:
         compile_pattern("(a")

@@ -141,6 +141,12 @@ def test_build_reservation_is_never_below_the_cost(
     assert abs(cost(price, usage) - exact) <= Decimal("0.5")
 
 
+def test_budget_lines_of_a_limit_beyond_measure_can_be_kept() -> None:
+    given = context(run_budget={"maxCostUSD": "999999999999"})
+    [line] = budget_lines(given, [], at=AT)
+    assert line.max_cost == 2**63 - 1
+
+
 def test_budget_exceeded_says_what_was_spent_and_what_to_do() -> None:
     reservation = build_reservation((LINE,), [candidate(price=PRICE)], ASK)
     assert reservation is not None

@@ -107,6 +107,24 @@ async def test_call_many_at_once_is_sent_once(storage: Storage) -> None:
     assert outside.asked == 1
 
 
+@pytest.mark.parametrize("levels", [150, 300])
+async def test_call_whose_answer_cannot_be_kept_is_paid_for_once_and_says_so(storage: Storage, levels: int) -> None:
+    deep: Any = 1
+    for _ in range(levels):
+        deep = {"a": deep}
+    outside = open_world()
+    outside.answer = Outcome(CallReply(result=deep, usage=Usage(input_tokens=3)), cost=5, priced=True)
+    fence, made = await claim(storage), calls(storage, outside)
+
+    replies = [await made.call(fence, ask(fence)) for _ in range(2)]
+
+    assert {reply.error.reason for reply in replies if reply.error} == {"TooLarge"}
+    assert outside.asked == 1
+    run = await storage.get_run("run-1")
+    assert run is not None
+    assert (run.input_tokens, run.cost) == (3, 5)
+
+
 async def test_call_with_another_digest_is_refused(storage: Storage) -> None:
     outside = open_world()
     fence = await claim(storage)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.errors import FairleadError, Refused, RetryableError, Unavailable
-from fairlead.services.outcomes import PICODOLLARS, describe_request, dollars, to_error_info
-from fairlead_agent.protocol import Call, LlmRequest, Message
+from fairlead.errors import FairleadError, Refused, RetryableError, TerminalError, Unavailable
+from fairlead.services.outcomes import PICODOLLARS, Outcome, build_answer, describe_request, dollars, to_error_info
+from fairlead.testing.storage import NOW
+from fairlead_agent.protocol import Call, CallReply, LlmRequest, Message, ToolRequest
 
 
 @pytest.mark.parametrize(
@@ -44,3 +47,20 @@ def test_describe_request_is_bounded() -> None:
     assert len(shown["messages"]) == 65
     assert len(str(shown)) < 64 * 4200
     assert "…" in str(shown["parameters"])
+
+
+def test_describe_request_shows_what_is_set_as_it_is_on_the_wire() -> None:
+    tool = ToolRequest(name="sql", arguments={"query": "select 1", "apiKey": "canary1234"})
+    call = Call(attempt=1, key="k", digest="d", action="tool", node="n", tool=tool)
+    assert describe_request(call) == {"name": "sql", "arguments": {"query": "select 1", "apiKey": "[redacted]"}}
+    asked = LlmRequest(model="m", messages=(Message(role="tool", content="4", tool_call_id="c"),))
+    call = Call(attempt=1, key="k", digest="d", action="llm", node="n", llm=asked)
+    assert describe_request(call)["messages"] == [{"role": "tool", "content": "4", "toolCallId": "c"}]
+
+
+def test_build_answer_refuses_what_could_not_be_read_again() -> None:
+    value: Any = 1
+    for _ in range(300):
+        value = [value]
+    with pytest.raises(TerminalError, match="levels deep"):
+        build_answer(Outcome(CallReply(result={"deep": value})), at=NOW)

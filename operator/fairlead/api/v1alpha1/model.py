@@ -93,7 +93,7 @@ class ScriptedResponse(KubeModel):
         )
     )
 
-    match: Annotated[str | None, Field(min_length=1, max_length=256)] = None
+    match: Annotated[str | None, Field(min_length=1, max_length=2048)] = None
     """A regular expression, searched in the last text of the user or a tool; absent: it fits everything."""
     reply: Text | None = None
     """The text of the answer."""
