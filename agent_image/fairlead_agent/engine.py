@@ -302,7 +302,9 @@ class Execution:
             self._events.put_nowait(_Came(signals))
 
     async def _look_up(self, work: Work, lookup: Lookup) -> None:
-        message = CacheLookup(attempt=self._task.attempt, digest=lookup.digest, max_age_seconds=lookup.max_age_seconds)
+        message = CacheLookup(
+            attempt=self._task.attempt, node=work.node, digest=lookup.digest, max_age_seconds=lookup.max_age_seconds
+        )
         try:
             answer = await self._port.cached(message)
         except NodeFailure:  # a cache that does not answer is an empty one

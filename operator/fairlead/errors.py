@@ -3,6 +3,7 @@
 FairleadError
 ├── TerminalError            trying again cannot help: Stalled, HTTP 422, exit 3
 │   ├── InvalidObject        the object breaks a rule; carries where (file, line, field)
+│   ├── TooLarge             what was sent is over a limit: HTTP 413
 │   ├── NotSupported         the schema has it, this version does not do it yet
 │   └── Refused              a policy (egress, budget, permission) says no
 └── RetryableError           it may work later: Reconciling, HTTP 503 + Retry-After
@@ -59,6 +60,12 @@ class NotSupported(TerminalError):
     """The schema has the field, this version does not do it yet."""
 
     reason = "NotSupported"
+
+
+class TooLarge(TerminalError):
+    """What was sent is over a limit."""
+
+    reason = "TooLarge"
 
 
 class Refused(TerminalError):

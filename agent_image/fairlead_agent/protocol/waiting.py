@@ -117,6 +117,7 @@ class CacheLookup(Wire):
     """Is there a result of the same work?"""
 
     attempt: Count
+    node: NodePath
     digest: Annotated[str, Field(min_length=1, max_length=64)]
     max_age_seconds: Annotated[int, Field(ge=0)]
 

@@ -11,9 +11,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from fairlead.errors import Conflict, FairleadError, Refused, RetryableError, TerminalError
+from fairlead.errors import Conflict, FairleadError, Refused, RetryableError, TerminalError, TooLarge
 from fairlead.logs import get_logger
-from fairlead.services.journal import TooLarge
 from fairlead.services.sessions import Unauthenticated, UnknownProtocol
 
 _log = get_logger(__name__)

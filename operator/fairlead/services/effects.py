@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any, Final
 
 from fairlead.errors import InvalidObject
@@ -44,18 +45,28 @@ def item_label(item: str | None) -> str:
 
 
 def fold(
-    view: View, entries: Iterable[Entry], *, attempt: int, at: datetime, progress: Progress | None = None
+    view: View,
+    entries: Iterable[Entry],
+    *,
+    attempt: int,
+    at: datetime,
+    progress: Progress | None = None,
+    cache_key: Callable[[Entry], str] = attrgetter("digest"),
 ) -> tuple[View, Effects]:
-    """Return the view after *entries* of a run's journal and what they change; *at* is now, by our own clock."""
-    state = _Fold(view, attempt, at)
+    """Return the view after *entries* of a run's journal and what they change; *at* is now, by our own clock.
+
+    *cache_key* says under what a result that may be used again is kept.
+    """
+    state = _Fold(view, attempt, at, cache_key)
     for entry in entries:
         state.add(entry)
     return state.result(progress)
 
 
 class _Fold:
-    def __init__(self, view: View, attempt: int, at: datetime) -> None:
+    def __init__(self, view: View, attempt: int, at: datetime, cache_key: Callable[[Entry], str]) -> None:
         self._view = view
+        self._cache_key = cache_key
         self._attempt = attempt
         self._at = at
         self._length = view.length
@@ -130,7 +141,8 @@ class _Fold:
         self._reused += entry.reason == REUSED and entry.kind is Kind.NODE_FINISHED
         if entry.cache_seconds and entry.digest and state is State.SUCCEEDED and not entry.reused:
             until = self._at + timedelta(seconds=entry.cache_seconds)
-            self._cached[entry.digest] = CacheEntry(entry.digest, entry.output, self._view.run_uid, self._at, until)
+            kept = self._cache_key(entry)
+            self._cached[kept] = CacheEntry(kept, entry.output, self._view.run_uid, self._at, until)
 
     def _record(
         self, entry: Entry, *, state: str, started_at: datetime | None, finished_at: datetime | None = None

@@ -10,7 +10,7 @@ from typing import Any, Final
 import orjson
 
 from fairlead.clock import Clock
-from fairlead.errors import InvalidObject, Refused, TerminalError
+from fairlead.errors import InvalidObject, Refused, TooLarge
 from fairlead.logs import get_logger
 from fairlead.redaction import redact
 from fairlead.services.effects import View, fold
@@ -26,12 +26,6 @@ MAX_LOG_TEXT: Final = 16 << 10
 _KEPT: Final = 1024
 _CACHE_SECONDS: Final = 86_400
 """The API's default of `cache.ttlSeconds`, which has none on the wire inside nodes."""
-
-
-class TooLarge(TerminalError):
-    """What was sent is over a limit."""
-
-    reason = "TooLarge"
 
 
 class Journal:
@@ -52,7 +46,7 @@ class Journal:
             Fenced: the claim is over.
             InvalidObject: the task has no such node, or writes no such entries.
             Refused: nobody has decided what the entries say is decided, nor does the graph lead there.
-            TooLarge: an output is over 1 MiB.
+            TooLarge: an output is over 1 MiB, or the journal would get too large.
         """
         if size > MAX_OUTPUT_BYTES:
             _check_outputs(request.entries)
@@ -64,7 +58,7 @@ class Journal:
         now = self._clock.now()
         after, effects = _fold(context, before, entries, attempt=request.attempt, at=now, progress=request.progress)
         wire = [_wire(entry) for entry in entries]
-        grown = await self._storage.append(fence, first=request.first, entries=wire, effects=effects, at=now)
+        grown = await self._storage.append(fence, first=request.first, entries=wire, effects=effects, at=now, size=size)
         self._keep(fence.task_id, after, ended=effects.end is not None or effects.turn is not None)
         return grown
 
@@ -128,7 +122,11 @@ def _fold(
 ) -> tuple[View | TurnView, Effects]:
     if isinstance(view, TurnView):
         return fold_turn(context, view, entries, attempt=attempt)
-    return fold(view, entries, attempt=attempt, at=at, progress=progress)
+
+    def cache_key(entry: Entry) -> str:
+        return context.cache_key(entry.node, entry.digest)
+
+    return fold(view, entries, attempt=attempt, at=at, progress=progress, cache_key=cache_key)
 
 
 def _checked(context: TaskContext, entry: Entry) -> Entry:

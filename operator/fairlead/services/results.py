@@ -32,7 +32,8 @@ class Results:
         await self._storage.check_fence(fence)
         context = await self._tasks.context(fence)
         now = self._clock.now()
-        found = await self._storage.get_cached(context.cluster, context.namespace, request.digest, at=now)
+        key = context.cache_key(request.node, request.digest)
+        found = await self._storage.get_cached(context.cluster, context.namespace, key, at=now)
         if found is None or found.created_at < now - timedelta(seconds=min(request.max_age_seconds, 10**9)):
             return CacheAnswer()
         return CacheAnswer(found=True, output=found.output, run=found.run_uid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -9,9 +10,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
+import orjson
+
 from fairlead.errors import TerminalError
 from fairlead.storage.base import Fence, Run, Storage, Task
 from fairlead_agent.graph import paths
+from fairlead_agent.graph.model import ACTIONS
 from fairlead_agent.protocol import StartTurn
 
 _KEPT: Final = 2048
@@ -65,6 +69,15 @@ class TaskContext:
             _make_room(self._nodes)
             self._nodes[path] = self.definition(path) if _PATH.fullmatch(path) else None
         return self._nodes[path]
+
+    def cache_key(self, path: str, digest: str) -> str:
+        """Return under what a result of the node at *path* is kept, with whatever *digest* the pod gives it.
+
+        What the node does is part of it: so no pod can make up results of nodes that its run does not have.
+        """
+        node = self.node(path) or {}
+        does = {action: node[action] for action in ACTIONS if action in node}
+        return hashlib.sha256(orjson.dumps([does, digest], option=orjson.OPT_SORT_KEYS)).hexdigest()
 
     def default_model(self, path: str) -> str:
         """Return the Model that the node at *path* asks unless it names another."""

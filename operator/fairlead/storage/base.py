@@ -47,6 +47,7 @@ from fairlead.storage.records import (
 __all__ = [
     "EMPTY_ITEM",
     "MAX_ATTEMPTS_WITHOUT_PROGRESS",
+    "MAX_JOURNAL_BYTES",
     "AgentSession",
     "Approval",
     "ApprovalState",
@@ -85,6 +86,8 @@ __all__ = [
     "Verdict",
 ]
 
+MAX_JOURNAL_BYTES = 64 << 20
+"""A task is handed out with its whole journal."""
 MAX_ATTEMPTS_WITHOUT_PROGRESS = 5
 
 
@@ -156,12 +159,22 @@ class Storage(Protocol):
         """
 
     async def append(
-        self, fence: Fence, *, first: int, entries: Sequence[Mapping[str, Any]], effects: Effects, at: datetime
+        self,
+        fence: Fence,
+        *,
+        first: int,
+        entries: Sequence[Mapping[str, Any]],
+        effects: Effects,
+        at: datetime,
+        size: int = 0,
     ) -> Grown:
         """Add entries to the journal with their effects. Entries that are there are skipped.
 
+        *size* is what they take, in bytes.
+
         Raises:
             Fenced: the claim is over.
+            TooLarge: the journal would get larger than `MAX_JOURNAL_BYTES`; its end always fits.
             Conflict: *first* would leave a gap.
         """
 

@@ -221,7 +221,7 @@ async def test_pod_of_another_pool_cannot_wait_park_ask_or_look_for_this_task(wo
         "approvals": await stranger.task(task, "approvals", key="ship/-/1/1/2", node="ship", message="?"),
         "turns": await stranger.task(task, "turns", key="fix/-/1/1/1", node="fix", agent="engineer", prompt="x"),
         "turns/cancel": await stranger.task(task, "turns/cancel", keys=["fix/-/1/1/1"]),
-        "cache": await stranger.task(task, "cache", digest="d", maxAgeSeconds=1),
+        "cache": await stranger.task(task, "cache", node="greet", digest="d", maxAgeSeconds=1),
     }
     assert {name: answer.status_code for name, answer in answers.items()} == dict.fromkeys(answers, 409)
     assert len(await world.storage.approvals_of_run(run.uid)) == 1

@@ -220,12 +220,13 @@ async def test_cache_gives_the_result_of_an_earlier_run(world: World) -> None:
     await world.submit()
     (later,) = await pod.claim()
 
-    async def found(digest: str, seconds: int = 60) -> Any:
-        return (await pod.task(later, "cache", digest=digest, maxAgeSeconds=seconds)).json()
+    async def found(digest: str, seconds: int = 60, node: str = "kept") -> Any:
+        return (await pod.task(later, "cache", node=node, digest=digest, maxAgeSeconds=seconds)).json()
 
     assert await found("d1") == {"found": True, "output": 42, "run": run.uid}
     assert (await found("d1", 0))["found"] is False, "too old"
-    assert (await found("d2"))["found"] is False, "the node greet has no cache"
+    assert (await found("d2", node="greet"))["found"] is False, "the node greet has no cache"
+    assert (await found("d1", node="guarded"))["found"] is False, "it does something else"
     assert (await found("d3"))["found"] is False
 
 

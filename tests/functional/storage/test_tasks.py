@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from fairlead.errors import Conflict, InvalidObject
+from fairlead.errors import Conflict, InvalidObject, TooLarge
 from fairlead.storage import Storage
 from fairlead.storage.base import (
     MAX_ATTEMPTS_WITHOUT_PROGRESS,
+    MAX_JOURNAL_BYTES,
     AgentSession,
     CallIntent,
     Claimed,
@@ -406,3 +407,18 @@ async def registered(storage: Storage, pod: str) -> AgentSession:
     session = make_session(pod)
     await storage.register(session, at=NOW)
     return session
+
+
+async def test_append_beyond_the_size_of_a_journal_is_refused_but_its_end(storage: Storage) -> None:
+    await submit(storage)
+    fence = fence_of(*await start(storage))
+    for first in range(2):
+        await storage.append(
+            fence, first=first, entries=[STARTED], effects=Effects(), at=NOW, size=MAX_JOURNAL_BYTES // 2
+        )
+    with pytest.raises(TooLarge, match="64 MiB"):
+        await storage.append(fence, first=2, entries=[STARTED], effects=Effects(), at=NOW, size=1)
+    again = await storage.append(fence, first=1, entries=[STARTED], effects=Effects(), at=NOW, size=1)
+    assert again == Grown(2), "what is there already takes no room"
+    end = Effects(end=RunEnd(RunState.FAILED, "TooLarge", "", None, NOW))
+    assert await storage.append(fence, first=2, entries=[STARTED], effects=end, at=NOW, size=100) == Grown(3)

@@ -3,10 +3,18 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from fairlead.errors import Conflict, FairleadError, InvalidObject, NotSupported, Refused, TerminalError, Unavailable
+from fairlead.errors import (
+    Conflict,
+    FairleadError,
+    InvalidObject,
+    NotSupported,
+    Refused,
+    TerminalError,
+    TooLarge,
+    Unavailable,
+)
 from fairlead.gateway.errors import to_http
 from fairlead.services.calls import NonDeterministic
-from fairlead.services.journal import TooLarge
 from fairlead.services.sessions import Unauthenticated, UnknownProtocol
 from fairlead.storage.base import Fenced
 

@@ -131,12 +131,18 @@ class SqlStorage:
         return await self._database.write(lambda tx: tasks.claim(tx, session, limit=limit, at=at))
 
     async def append(
-        self, fence: Fence, *, first: int, entries: Sequence[Mapping[str, Any]], effects: Effects, at: datetime
+        self,
+        fence: Fence,
+        *,
+        first: int,
+        entries: Sequence[Mapping[str, Any]],
+        effects: Effects,
+        at: datetime,
+        size: int = 0,
     ) -> Grown:
         """Add entries to the journal with their effects."""
-        return await self._database.write(
-            lambda tx: tasks.append(tx, fence, first=first, new=entries, effects=effects, at=at)
-        )
+        batch = tasks.Batch(first, entries, size)
+        return await self._database.write(lambda tx: tasks.append(tx, fence, batch, effects=effects, at=at))
 
     async def release(self, fence: Fence, *, at: datetime, lost: bool = False) -> None:
         """Put the task back on the queue."""

@@ -104,6 +104,7 @@ tasks = Table(
     _text("session", default=""),
     Column("journal_length", Integer, nullable=False, default=0),
     Column("claimed_length", Integer, nullable=False, default=0),  # the journal's length when it was claimed
+    Column("journal_bytes", BigInteger, nullable=False, default=0),
     Column("logged", Integer, nullable=False, default=0),  # lines that the present attempt has sent
     Column("available_at", Instant, nullable=False),
     _text("kind", default="run"),

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import bindparam, func, insert, select, update
 
-from fairlead.errors import Conflict
+from fairlead.errors import Conflict, TooLarge
 from fairlead.storage.base import (
     MAX_ATTEMPTS_WITHOUT_PROGRESS,
+    MAX_JOURNAL_BYTES,
     AgentSession,
     Claimed,
     Effects,
@@ -107,11 +108,15 @@ _BY_FENCE = (
 _HELD = select(tasks.c.id).where(*_BY_FENCE).with_for_update(key_share=True)
 _EXTEND = (
     update(tasks)
-    .where(*_BY_FENCE, tasks.c.journal_length == bindparam("first"))
-    .values(journal_length=bindparam("length"))
+    .where(*_BY_FENCE, tasks.c.journal_length == bindparam("first"), tasks.c.journal_bytes <= bindparam("bytes_before"))
+    .values(journal_length=bindparam("length"), journal_bytes=tasks.c.journal_bytes + bindparam("more_bytes"))
     .returning(tasks.c.id, tasks.c.run_uid, tasks.c.parent, tasks.c.key)
 )
-_GROW = update(tasks).where(tasks.c.id == bindparam("task")).values(journal_length=bindparam("length"))
+_GROW = (
+    update(tasks)
+    .where(tasks.c.id == bindparam("task"))
+    .values(journal_length=bindparam("length"), journal_bytes=tasks.c.journal_bytes + bindparam("more_bytes"))
+)
 _LOGGED = update(tasks).where(tasks.c.id == bindparam("task")).values(logged=bindparam("lines"))
 _PROGRESS = update(runs).where(runs.c.uid == bindparam("of_run")).returning(runs.c.cancel_reason)
 """Sets what it is given."""
@@ -127,6 +132,15 @@ _REVOKE = (
     .where(sessions.c.pod_uid == bindparam("of_pod"), sessions.c.revoked.is_(False))
     .values(revoked=True)
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Entries for a journal: *first* of them are there before, and they take *size* bytes."""
+
+    first: int
+    entries: Sequence[Mapping[str, Any]]
+    size: int = 0
 
 
 def claim(tx: Transaction, session: AgentSession, *, limit: int, at: datetime) -> list[Claimed]:
@@ -189,20 +203,23 @@ def _holds(fence: Fence, task: Any) -> bool:
     return (task.session, task.attempt) == (fence.session, fence.attempt)
 
 
-def append(
-    tx: Transaction, fence: Fence, *, first: int, new: Sequence[Mapping[str, Any]], effects: Effects, at: datetime
-) -> Grown:
+def append(tx: Transaction, fence: Fence, batch: Batch, *, effects: Effects, at: datetime) -> Grown:
     """Add entries with their effects, skipping those that are there."""
     if effects.turn is not None:
         _lock_parent(tx, fence.task_id)
-    length = first + len(new)
-    row = tx.first(_EXTEND, _by_fence(fence) | {"first": first, "length": length}) if new else None
+    length, new = batch.first + len(batch.entries), batch.entries
+    ends = effects.end is not None or effects.turn is not None  # that can always be said
+    most = MAX_JOURNAL_BYTES - (0 if ends else batch.size)
+    grown = {"first": batch.first, "length": length, "bytes_before": most, "more_bytes": batch.size}
+    row = tx.first(_EXTEND, _by_fence(fence) | grown) if new else None
     if row is None:
         row = _written_by(tx, fence)
         if new and length <= row.journal_length:
             told = row.kind == "run" and cancelled(tx, row.run_uid) is not None
             return Grown(row.journal_length, cancelled=told)
-        new, length = _missing(tx, row, first, new=new), max(row.journal_length, length)
+        if row.journal_bytes > most:
+            raise TooLarge(f"the journal would have over {MAX_JOURNAL_BYTES >> 20} MiB: let nodes return less")
+        new, length = _missing(tx, row, batch), max(row.journal_length, length)
     if new:
         _add_entries(tx, fence, new, first=length - len(new), at=at)
     to_end = _progress(tx, row.run_uid, effects)
@@ -211,15 +228,15 @@ def append(
     return Grown(length, cancelled=to_end)
 
 
-def _missing(tx: Transaction, row: Any, first: int, *, new: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+def _missing(tx: Transaction, row: Any, batch: Batch) -> Sequence[Mapping[str, Any]]:
     """Make room for those entries that are not there yet, and return them."""
     if row.state is not TaskState.CLAIMED:
         raise Fenced(f"task {row.id} is over")
-    if first > row.journal_length:
-        raise Conflict(f"the journal of task {row.id} has {row.journal_length} entries, not {first}")
-    missing = new[row.journal_length - first :]
+    if batch.first > row.journal_length:
+        raise Conflict(f"the journal of task {row.id} has {row.journal_length} entries, not {batch.first}")
+    missing = batch.entries[row.journal_length - batch.first :]
     if missing:
-        tx.run(_GROW, {"task": row.id, "length": row.journal_length + len(missing)})
+        tx.run(_GROW, {"task": row.id, "length": row.journal_length + len(missing), "more_bytes": batch.size})
     return missing
 
 
