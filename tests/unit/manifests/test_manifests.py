@@ -123,6 +123,25 @@ def test_agents_reach_the_gateway_and_the_names_only(name: str) -> None:
         assert selected.items() <= pod["metadata"]["labels"].items()
 
 
+@pytest.mark.parametrize("name", ["base", "overlays/kind"])
+def test_whoever_mounts_the_volume_follows_everybody_else_who_does(name: str) -> None:
+    """A term that a pod matches itself lets the first one go anywhere, and the second one only to the first."""
+    shared: dict[str, str] = {}
+    for deployment in of_kind(name, "Deployment"):
+        pod = deployment["spec"]["template"]
+        claims = [volume.get("persistentVolumeClaim", {}).get("claimName") for volume in pod["spec"]["volumes"]]
+        assert "fairlead-data" in claims
+        assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+        (term,) = pod["spec"]["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        assert (term["topologyKey"], term.keys()) == ("kubernetes.io/hostname", {"topologyKey", "labelSelector"})
+        shared = shared or term["labelSelector"]["matchLabels"]
+        assert term["labelSelector"] == {"matchLabels": shared}
+        assert shared.items() <= pod["metadata"]["labels"].items()
+        assert not shared.keys() & deployment["spec"]["selector"]["matchLabels"].keys()  # which cannot change
+    for pod in agent_pods():
+        assert not shared.items() <= pod["metadata"]["labels"].items()
+
+
 def test_postgres_overlay_has_no_volume_and_takes_the_url_from_a_secret() -> None:
     assert not list(of_kind("overlays/postgres", "PersistentVolumeClaim"))
     for deployment in of_kind("overlays/postgres", "Deployment"):
@@ -132,6 +151,7 @@ def test_postgres_overlay_has_no_volume_and_takes_the_url_from_a_secret() -> Non
         (url,) = [entry for entry in pod["containers"][0]["env"] if entry["name"] == "FAIRLEAD_STORAGE_URL"]
         assert url["valueFrom"]["secretKeyRef"] == {"name": "fairlead-storage", "key": "url"}
         assert "affinity" not in pod
+        assert "fairlead.dev/volume" not in deployment["spec"]["template"]["metadata"]["labels"]
 
 
 def test_crds_are_all_installed() -> None:
