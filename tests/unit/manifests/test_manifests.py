@@ -117,7 +117,12 @@ def test_agents_reach_the_gateway_and_the_names_only(name: str) -> None:
         "kubernetes.io/metadata.name": gateway["metadata"]["namespace"]
     }
     assert {port["port"] for port in to_gateway["ports"]} == {8443}
-    assert {port["port"] for port in to_names["ports"]} == {53}
+    assert [(port["protocol"], port["port"]) for port in to_names["ports"]] == [("UDP", 53), ("TCP", 53)]
+    pods, *nodes = to_names["to"]
+    assert pods["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "kube-system"}
+    (expression,) = pods["podSelector"]["matchExpressions"]
+    assert expression == {"key": "k8s-app", "operator": "In", "values": ["kube-dns", "node-local-dns"]}
+    assert {node["ipBlock"]["cidr"] for node in nodes} == {"169.254.20.10/32", "169.254.25.10/32"}
     selected = spec["podSelector"]["matchLabels"]
     for pod in agent_pods():
         assert selected.items() <= pod["metadata"]["labels"].items()
