@@ -198,5 +198,4 @@ RESOURCE: Final = Resource(
         Column("Trigger", ".status.trigger", "What made it.", wide=True),
         condition_column("Message", "Succeeded", "message", "What happened and what to do next.", wide=True),
     ),
-    selectable=(".spec.workflowRef.name",),
 )
