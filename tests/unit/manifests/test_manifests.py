@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from fairlead.core.manifests import PodSettings, build_pool_pod, build_run_pod
-from fairlead.core.names import SANDBOX_NAMESPACE
+from fairlead.core.names import GATEWAY_CA_CONFIGMAP, SANDBOX_NAMESPACE, SYSTEM_NAMESPACE
 from fairlead.sandbox.pod import PodShape, build_network_policy
 
 ROOT = Path(__file__).parents[3]
@@ -66,6 +66,19 @@ def test_operator_reads_no_secrets_and_enters_no_pods() -> None:
         if role["metadata"]["name"] == "fairlead-operator":
             resources = {resource for rule in role["rules"] for resource in rule["resources"]}
             assert not resources & {"secrets", "pods/exec", "pods/attach", "pods/portforward", "*"}
+
+
+def test_everybody_may_read_the_gateways_authority_and_nothing_else() -> None:
+    bindings = [one for one in of_kind("base", "RoleBinding", "ClusterRoleBinding") if _is_for_groups(one)]
+    (binding,) = bindings
+    assert (binding["kind"], binding["metadata"]["namespace"]) == ("RoleBinding", SYSTEM_NAMESPACE)
+    (role,) = [one for one in of_kind("base", "Role") if one["metadata"]["name"] == binding["roleRef"]["name"]]
+    only = {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [GATEWAY_CA_CONFIGMAP], "verbs": ["get"]}
+    assert role["rules"] == [only]
+
+
+def _is_for_groups(binding: dict[str, Any]) -> bool:
+    return any(subject["kind"] != "ServiceAccount" for subject in binding["subjects"])
 
 
 @pytest.mark.parametrize("name", RENDERED)
