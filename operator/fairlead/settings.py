@@ -54,6 +54,9 @@ class OperatorSettings(ProcessSettings):
     """The namespaces to watch; empty: all."""
     agent_image: str = "fairlead-agent:0.1.0"
     agent_image_pull_policy: str = "IfNotPresent"
+    agent_fixed_user: bool = True
+    """Whether agents run as user 10001; false: as whom the cluster says (OpenShift gives each namespace users of its
+    own)."""
     gateway_url: str = f"https://fairlead-gateway.{names.SYSTEM_NAMESPACE}.svc:8443"
     """What agent pods call."""
     resync_seconds: Annotated[float, Field(gt=0)] = 30
@@ -110,6 +113,8 @@ class GatewaySettings(ProcessSettings):
     sandbox_runtime_class: str = ""
     """The RuntimeClass of sandboxes that are pods, for a kernel of their own: gVisor's or Kata's, as the cluster names
     it."""
+    sandbox_fixed_user: bool = True
+    """Whether sandboxes that are pods run as user 10001; false: as whom the cluster says."""
     sandbox_parallel: Annotated[int, Field(ge=1, le=1000)] = 4
     """How many programs run at a time; more wait."""
     sandbox_warm: Annotated[int, Field(ge=0, le=100)] = 1

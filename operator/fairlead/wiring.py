@@ -205,6 +205,7 @@ def build_sandbox(settings: GatewaySettings, kube: KubeClient | None = None) -> 
     options = Options(
         image=settings.sandbox_image,
         runtime_class=settings.sandbox_runtime_class,
+        fixed_user=settings.sandbox_fixed_user,
         namespace=settings.sandbox_namespace,
         parallel=settings.sandbox_parallel,
         warm=settings.sandbox_warm,
@@ -403,6 +404,7 @@ def _pod_defaults(settings: OperatorSettings) -> PodDefaults:
         image=settings.agent_image,
         pull_policy=settings.agent_image_pull_policy,
         gateway_url=settings.gateway_url,
+        fixed_user=settings.agent_fixed_user,
     )
 
 

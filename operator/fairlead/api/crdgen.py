@@ -40,8 +40,6 @@ def build_crd(resource: Resource) -> Json:
         "subresources": {"status": {}},
         "additionalPrinterColumns": [_column(column) for column in resource.columns],
     }
-    if resource.selectable:
-        version["selectableFields"] = [{"jsonPath": path} for path in resource.selectable]
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",

@@ -211,7 +211,6 @@ class Resource:
     short_names: tuple[str, ...]
     model: type[KubeModel]
     columns: tuple[Column, ...]
-    selectable: tuple[str, ...] = ()
 
     @property
     def singular(self) -> str:

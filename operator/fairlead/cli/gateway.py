@@ -29,6 +29,7 @@ SERVICE: Final = "fairlead-gateway"
 _SERVICE_PORT: Final = 8443
 _SERVICE_HOST: Final = f"{SERVICE}.{names.SYSTEM_NAMESPACE}.svc"
 _READER_ACCOUNT: Final = "fairlead-operator"
+_FORWARD_ROLE: Final = "fairlead-port-forward"
 _FORWARDED: Final = re.compile(rb"Forwarding from 127\.0\.0\.1:(\d+)")
 _FORWARD_SECONDS: Final = 15
 _OK_LIMIT: Final = 400
@@ -43,7 +44,10 @@ class Place:
 
     url: str
     ca: str
+    """What signed its certificate; empty: one of the system's authorities."""
     host: str = ""
+    public: bool = False
+    """Whether something with a public certificate may be in front of it: then *ca* is only one of those to trust."""
 
 
 class GatewayReader:
@@ -216,12 +220,20 @@ async def open_gateway(session: Session) -> AsyncIterator[GatewayReader]:
     """Connect to the gateway of the session's cluster."""
     authorization = await _authorization(session)
     async with _place(session) as place:
-        verify = ssl.create_default_context(cadata=place.ca) if place.ca else ssl.create_default_context()
         headers = {"Authorization": authorization, "User-Agent": "fairlead-cli"}
         async with httpx.AsyncClient(
-            base_url=place.url, verify=verify, headers=headers, trust_env=False, timeout=30
+            base_url=place.url, verify=_trust(place), headers=headers, trust_env=False, timeout=30
         ) as client:
             yield GatewayReader(client, session.clock, host=place.host)
+
+
+def _trust(place: Place) -> ssl.SSLContext:
+    if not place.public:  # to load the system's authorities takes a tenth of a second
+        return ssl.create_default_context(cadata=place.ca or None)
+    context = ssl.create_default_context()
+    if place.ca:
+        context.load_verify_locations(cadata=place.ca)
+    return context
 
 
 @contextlib.asynccontextmanager
@@ -229,7 +241,7 @@ async def _place(session: Session) -> AsyncIterator[Place]:
     if session.target.gateway:
         url = session.target.gateway
         host = "" if urlsplit(url).hostname not in ("127.0.0.1", "localhost") else _SERVICE_HOST
-        yield Place(url, await _published_ca(session), "" if session.local else host)
+        yield Place(url, await _published_ca(session), "" if session.local else host, public=True)
     elif session.local is not None:
         yield _local_place(session.local)
     else:
@@ -248,8 +260,13 @@ def _local_place(home: Home) -> Place:
 
 
 async def _published_ca(session: Session) -> str:
-    """Return the certificate that the gateway publishes; nothing for one with a public certificate."""
-    published = await session.kube.get(Ref("v1", "ConfigMap", names.GATEWAY_CA_CONFIGMAP, names.SYSTEM_NAMESPACE))
+    """Return the certificate that the gateway publishes; nothing where there is none, or not for this person."""
+    try:
+        published = await session.kube.get(Ref("v1", "ConfigMap", names.GATEWAY_CA_CONFIGMAP, names.SYSTEM_NAMESPACE))
+    except Refused as error:
+        if error.reason != "Forbidden":
+            raise
+        published = None
     return str(((published or {}).get("data") or {}).get(names.CA_KEY, ""))
 
 
@@ -304,5 +321,10 @@ async def _forwarded_port(process: asyncio.subprocess.Process) -> int:
         if found := _FORWARDED.search(line):
             return int(found.group(1))
         said = (await asyncio.wait_for(process.stderr.read(), _FORWARD_SECONDS)).decode(errors="replace").strip()
+        if "forbidden" in said.lower():
+            text = (
+                f"somebody has to bind the Role {_FORWARD_ROLE} of {names.SYSTEM_NAMESPACE} to you or a group of yours"
+            )
+            raise Refused(f"no port-forward to the gateway: {said}; {text}, or give --gateway URL", reason="Forbidden")
         raise Unavailable(f"no port-forward to the gateway: {said}")
     raise Unavailable(f"no port-forward to the gateway within {_FORWARD_SECONDS} s")

@@ -33,6 +33,8 @@ class PodSettings:
     gateway_url: str
     gateway_ca: str
     """PEM."""
+    fixed_user: bool = True
+    """Whether they run as `USER_ID`; else as whom the cluster says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,7 @@ def _foreign(given: Mapping[str, str] | None) -> dict[str, str]:
 def _build_pod_spec(kind: _Kind, spec: Mapping[str, Any], settings: PodSettings) -> dict[str, Any]:
     options = spec.get("pod") or {}
     drain = spec.get("drainSeconds", _DRAIN_SECONDS)
+    user = {"runAsUser": USER_ID, "runAsGroup": USER_ID, "fsGroup": USER_ID} if settings.fixed_user else {}
     chosen = {
         "nodeSelector": options.get("nodeSelector"),
         "tolerations": options.get("tolerations"),
@@ -137,9 +140,7 @@ def _build_pod_spec(kind: _Kind, spec: Mapping[str, Any], settings: PodSettings)
         "terminationGracePeriodSeconds": drain + _STOP_SECONDS,
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": USER_ID,
-            "runAsGroup": USER_ID,
-            "fsGroup": USER_ID,
+            **user,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [_build_container(kind, spec, settings)],

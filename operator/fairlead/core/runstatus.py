@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 import orjson
 
 from fairlead.api.conditions import ConditionType, EventReason, Reason
-from fairlead.core import conditions
+from fairlead.core import conditions, names
 from fairlead.core.actions import Obj, Plan, meta, spec_of, status_of
 from fairlead.core.conditions import Condition, rfc3339
 
@@ -84,7 +84,23 @@ class Record(Protocol):
 def pending(run: Obj, reason: Reason, message: str, *, workflow: str = "") -> Plan:
     """Return the status of a run that waits for something to appear, or for others of its *workflow* to end."""
     found = conditions.progressing(ConditionType.SUCCEEDED, reason, cut(message), generation=meta(run)["generation"])
-    return Plan((), found, {"workflow": workflow} if workflow else _named(run))
+    named = {"workflow": workflow} if workflow else _named(run)
+    return Plan((), found, named | {"givenDigest": _given(run)})
+
+
+def is_changed(run: Obj) -> bool:
+    """Return whether a run that waits is not any more what it was when it was first seen."""
+    return status_of(run).get("givenDigest") not in (None, _given(run))
+
+
+def _given(run: Obj) -> str:
+    """Return the digest of the fields in which an API server may miss a change.
+
+    Two objects without a schema are the same to CEL if they have as many keys and agree in those that both have.
+    Source: k8s.io/apiserver, pkg/cel/common/values.go, ``unstructuredMap.Equal``.
+    """
+    spec = spec_of(run)
+    return names.digest([spec.get("inputs"), spec.get("workflow")])
 
 
 def rejected(run: Obj, reason: str, message: str, *, at: datetime) -> Plan:

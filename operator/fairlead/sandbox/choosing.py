@@ -30,6 +30,8 @@ class Options:
     image: str = IMAGE
     runtime_class: str = ""
     """Of sandboxes that are pods: gVisor's or Kata's, as the cluster names it."""
+    fixed_user: bool = True
+    """Whether sandboxes that are pods say which user they run as."""
     namespace: str = "fairlead-sandboxes"
     parallel: int = 4
     """Programs at a time; more wait."""
@@ -117,7 +119,7 @@ def build_sandbox(
     given, watch = options or Options(), clock or SystemClock()
     makers: dict[str, Make] = {"docker": lambda: _docker(given), "bubblewrap": lambda: _bubblewrap(given)}
     if wanted in {"pod", "auto"} and pods is not None:
-        shape = PodShape(given.image, given.namespace, given.runtime_class)
+        shape = PodShape(given.image, given.namespace, given.runtime_class, given.fixed_user)
         return Choice((lambda: PodSandbox(pods, shape, parallel=given.parallel, clock=watch),), clock=watch)
     match wanted:
         case "auto":

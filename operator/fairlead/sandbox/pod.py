@@ -86,6 +86,8 @@ class PodShape:
     image: str
     namespace: str
     runtime_class: str = ""
+    fixed_user: bool = True
+    """Whether they run as `USER`; else as whom the cluster says, which has to be in a group that `fsGroup` names."""
 
 
 class PodSandbox(Sandbox):
@@ -312,6 +314,7 @@ def build_secret(shape: PodShape, name: str, frame: bytes, until: int) -> Object
 
 def build_pod(shape: PodShape, name: str, limits: Limits, until: int) -> Object:
     """Return the pod of a job; it satisfies Pod Security "restricted", and more."""
+    user = {"runAsUser": USER, "runAsGroup": USER, "fsGroup": USER} if shape.fixed_user else {}
     spec: Object = {
         "restartPolicy": "Never",
         "activeDeadlineSeconds": int(limits.wall_seconds) + _START_SECONDS,
@@ -325,9 +328,7 @@ def build_pod(shape: PodShape, name: str, limits: Limits, until: int) -> Object:
         "dnsConfig": {"nameservers": ["127.0.0.1"]},
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
+            **user,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [_container(shape, limits)],

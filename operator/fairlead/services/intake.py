@@ -23,6 +23,9 @@ from fairlead.storage import Storage
 from fairlead.storage.base import QueuedTask, Revision, Run, RunEnd, RunState
 
 _STOPPED: Final = "The run was stopped by spec.stop."
+_CHANGED: Final = (
+    "inputs or workflow were changed while the run waited, and cannot change once a run exists: make a new run instead."
+)
 _REPLACED: Final = "A newer run took its place: the workflow's concurrency has the policy Replace."
 
 
@@ -62,6 +65,9 @@ class Intake:
         """Look at a run that is not in storage; return what it is there now, or in how many seconds to look again."""
         if spec_of(run).get("stop"):
             await self._stop(run)
+            return None
+        if runstatus.is_changed(run):
+            await self._reject(run, Reason.INVALID_SPEC, _CHANGED)
             return None
         earlier = await self._earlier(run)
         source, find = source_of(run, finder(self._objects, meta(run)["namespace"]), earlier)

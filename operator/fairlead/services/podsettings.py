@@ -22,6 +22,7 @@ class PodDefaults:
     image: str
     pull_policy: str
     gateway_url: str
+    fixed_user: bool = True
 
 
 class PodSettingsSource:
@@ -53,4 +54,10 @@ class PodSettingsSource:
         if not authority:
             return None
         of = self._defaults
-        return PodSettings(image=of.image, pull_policy=of.pull_policy, gateway_url=of.gateway_url, gateway_ca=authority)
+        return PodSettings(
+            image=of.image,
+            pull_policy=of.pull_policy,
+            gateway_url=of.gateway_url,
+            gateway_ca=authority,
+            fixed_user=of.fixed_user,
+        )

@@ -18,16 +18,19 @@ pytestmark = [pytest.mark.sandbox_image, pytest.mark.process_runtime]
 LIMITS = Limits(wall_seconds=20, disk_bytes=8 << 20, processes=8)
 
 
-def run(job: Job, folder: Path) -> Result:
+def run(job: Job, folder: Path, *, user: str = "") -> Result:
+    """Run a job as a kubelet would; *user*: the one that the cluster says, where the pod names none."""
     folder.chmod(0o755)
     (folder / "job").write_bytes(to_frame(job, Inside()))
-    spec: dict[str, Any] = build_pod(PodShape(IMAGE, "sandboxes"), "sandbox-1", job.limits, 0)["spec"]
+    shape = PodShape(IMAGE, "sandboxes", fixed_user=not user)
+    spec: dict[str, Any] = build_pod(shape, "sandbox-1", job.limits, 0)["spec"]
     (container,) = spec["containers"]
+    who = user or str(spec["securityContext"]["runAsUser"])
     command = [
         *("docker", "run", "--rm", "--network", "none", "--read-only", "--cap-drop", "ALL"),
         *("--security-opt", "no-new-privileges", "--memory", container["resources"]["limits"]["memory"]),
-        *("--user", str(spec["securityContext"]["runAsUser"])),
-        *("--tmpfs", f"/work:rw,exec,uid=10001,size={spec['volumes'][1]['emptyDir']['sizeLimit']}"),
+        *("--user", who),
+        *("--tmpfs", f"/work:rw,exec,uid={who.split(':')[0]},size={spec['volumes'][1]['emptyDir']['sizeLimit']}"),
         *(
             "--volume",
             f"{folder}:{container['volumeMounts'][0]['mountPath']}:ro",
@@ -46,6 +49,15 @@ def test_pod_runs_the_job_that_its_secret_holds(tmp_path: Path) -> None:
 
     assert (result.ended, result.exit_code, result.stdout, result.files) == (Ended.EXITED, 0, "said\n", {"x": b"b"})
     assert result.output == ["HOME", "LANG", "MALLOC_ARENA_MAX", "PATH", "TMPDIR"]
+
+
+def test_pod_runs_as_a_user_that_only_the_cluster_knows(tmp_path: Path) -> None:
+    source = "import os, subprocess\nopen('out/x', 'w').write('y')\noutput = [os.getuid(), os.getgid()]"
+
+    result = run(Job("python", source, limits=LIMITS), tmp_path, user="1000680000:0")
+
+    assert (result.ended, result.exit_code, result.files) == (Ended.EXITED, 0, {"x": b"y"})
+    assert result.output == [1000680000, 0]
 
 
 def test_pod_ends_a_fork_bomb_by_itself(tmp_path: Path) -> None:

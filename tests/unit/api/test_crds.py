@@ -59,6 +59,22 @@ def test_crd_is_accepted_by_the_api_server(resource: Resource) -> None:
 
 
 @everything
+def test_crd_has_only_fields_that_kubernetes_1_29_knows(resource: Resource) -> None:
+    """An older server refuses a field that it does not know (kubectl) or drops it (a client that does not ask)."""
+    spec = crdgen.build_crd(resource)["spec"]
+    (version,) = spec["versions"]
+    assert spec.keys() == {"group", "scope", "names", "versions"}
+    assert version.keys() == {"name", "served", "storage", "schema", "subresources", "additionalPrinterColumns"}
+    rules = [one for _, schema in walk(version["schema"]["openAPIV3Schema"]) for one in _rules(schema)]
+    assert {key for one in rules for key in one} <= {"rule", "message", "messageExpression", "reason", "fieldPath"}
+
+
+def _rules(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = schema.get("x-kubernetes-validations", [])
+    return found
+
+
+@everything
 def test_crd_survives_client_side_apply(resource: Resource) -> None:
     assert len(crdgen.render(resource).encode()) < 200_000
 

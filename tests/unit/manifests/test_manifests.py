@@ -11,13 +11,18 @@ from typing import Any
 import pytest
 import yaml
 
+from fairlead import wiring
 from fairlead.core.manifests import PodSettings, build_pool_pod, build_run_pod
-from fairlead.core.names import SANDBOX_NAMESPACE
-from fairlead.sandbox.pod import PodShape, build_network_policy
+from fairlead.core.names import GATEWAY_CA_CONFIGMAP, SANDBOX_NAMESPACE, SYSTEM_NAMESPACE
+from fairlead.sandbox.base import Limits
+from fairlead.sandbox.pod import PodShape, build_network_policy, build_pod
+from fairlead.settings import GatewaySettings, OperatorSettings
 
 ROOT = Path(__file__).parents[3]
 GOLDEN = Path(__file__).with_name("rbac.golden")
-RENDERED = ("base", "overlays/kind", "overlays/postgres")
+RENDERED = ("base", "overlays/kind", "overlays/postgres", "overlays/openshift")
+OPENSHIFT = "overlays/openshift"
+USER = {"runAsUser", "runAsGroup", "fsGroup"}
 GA = {
     "v1",
     "apps/v1",
@@ -68,6 +73,19 @@ def test_operator_reads_no_secrets_and_enters_no_pods() -> None:
             assert not resources & {"secrets", "pods/exec", "pods/attach", "pods/portforward", "*"}
 
 
+def test_everybody_may_read_the_gateways_authority_and_nothing_else() -> None:
+    bindings = [one for one in of_kind("base", "RoleBinding", "ClusterRoleBinding") if _is_for_groups(one)]
+    (binding,) = bindings
+    assert (binding["kind"], binding["metadata"]["namespace"]) == ("RoleBinding", SYSTEM_NAMESPACE)
+    (role,) = [one for one in of_kind("base", "Role") if one["metadata"]["name"] == binding["roleRef"]["name"]]
+    only = {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [GATEWAY_CA_CONFIGMAP], "verbs": ["get"]}
+    assert role["rules"] == [only]
+
+
+def _is_for_groups(binding: dict[str, Any]) -> bool:
+    return any(subject["kind"] != "ServiceAccount" for subject in binding["subjects"])
+
+
 @pytest.mark.parametrize("name", RENDERED)
 def test_only_stable_api_versions(name: str) -> None:
     assert {document["apiVersion"] for document in rendered(name)} <= GA
@@ -79,7 +97,7 @@ def test_every_deployment_is_restricted_and_bounded(name: str) -> None:
     assert len(deployments) == 2
     for deployment in deployments:
         pod = deployment["spec"]["template"]["spec"]
-        assert_restricted(pod)
+        assert_restricted(pod, fixed_user=name != OPENSHIFT)
         for container in pod["containers"]:
             assert {"livenessProbe", "readinessProbe", "startupProbe"} <= container.keys()
 
@@ -117,10 +135,34 @@ def test_agents_reach_the_gateway_and_the_names_only(name: str) -> None:
         "kubernetes.io/metadata.name": gateway["metadata"]["namespace"]
     }
     assert {port["port"] for port in to_gateway["ports"]} == {8443}
-    assert {port["port"] for port in to_names["ports"]} == {53}
+    assert [(port["protocol"], port["port"]) for port in to_names["ports"]] == [("UDP", 53), ("TCP", 53)]
+    pods, *nodes = to_names["to"]
+    assert pods["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "kube-system"}
+    (expression,) = pods["podSelector"]["matchExpressions"]
+    assert expression == {"key": "k8s-app", "operator": "In", "values": ["kube-dns", "node-local-dns"]}
+    assert {node["ipBlock"]["cidr"] for node in nodes} == {"169.254.20.10/32", "169.254.25.10/32"}
     selected = spec["podSelector"]["matchLabels"]
     for pod in agent_pods():
         assert selected.items() <= pod["metadata"]["labels"].items()
+
+
+@pytest.mark.parametrize("name", ["base", "overlays/kind", OPENSHIFT])
+def test_whoever_mounts_the_volume_follows_everybody_else_who_does(name: str) -> None:
+    """A term that a pod matches itself lets the first one go anywhere, and the second one only to the first."""
+    shared: dict[str, str] = {}
+    for deployment in of_kind(name, "Deployment"):
+        pod = deployment["spec"]["template"]
+        claims = [volume.get("persistentVolumeClaim", {}).get("claimName") for volume in pod["spec"]["volumes"]]
+        assert "fairlead-data" in claims
+        assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+        (term,) = pod["spec"]["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        assert (term["topologyKey"], term.keys()) == ("kubernetes.io/hostname", {"topologyKey", "labelSelector"})
+        shared = shared or term["labelSelector"]["matchLabels"]
+        assert term["labelSelector"] == {"matchLabels": shared}
+        assert shared.items() <= pod["metadata"]["labels"].items()
+        assert not shared.keys() & deployment["spec"]["selector"]["matchLabels"].keys()  # which cannot change
+    for pod in agent_pods():
+        assert not shared.items() <= pod["metadata"]["labels"].items()
 
 
 def test_postgres_overlay_has_no_volume_and_takes_the_url_from_a_secret() -> None:
@@ -132,6 +174,7 @@ def test_postgres_overlay_has_no_volume_and_takes_the_url_from_a_secret() -> Non
         (url,) = [entry for entry in pod["containers"][0]["env"] if entry["name"] == "FAIRLEAD_STORAGE_URL"]
         assert url["valueFrom"]["secretKeyRef"] == {"name": "fairlead-storage", "key": "url"}
         assert "affinity" not in pod
+        assert "fairlead.dev/volume" not in deployment["spec"]["template"]["metadata"]["labels"]
 
 
 def test_crds_are_all_installed() -> None:
@@ -140,8 +183,8 @@ def test_crds_are_all_installed() -> None:
     assert names == {f"{plural}.{group}" for group, plural in (name.split("_") for name in files)}
 
 
-def agent_pods() -> Iterator[dict[str, Any]]:
-    settings = PodSettings(image="i", pull_policy="IfNotPresent", gateway_url="https://g", gateway_ca="pem")
+def agent_pods(*, fixed_user: bool = True) -> Iterator[dict[str, Any]]:
+    settings = PodSettings("i", "IfNotPresent", gateway_url="https://g", gateway_ca="pem", fixed_user=fixed_user)
     owner = {
         "apiVersion": "fairlead.dev/v1alpha1",
         "kind": "Agent",
@@ -158,11 +201,45 @@ def test_agent_pods_are_restricted_and_bounded() -> None:
         assert pod["spec"]["automountServiceAccountToken"] is False
 
 
-def assert_restricted(pod: dict[str, Any]) -> None:
+def test_openshift_chooses_the_users_of_all_pods() -> None:
+    env = {
+        entry["name"]: entry.get("value", "")
+        for deployment in of_kind(OPENSHIFT, "Deployment")
+        for entry in deployment["spec"]["template"]["spec"]["containers"][0]["env"]
+    }
+    operator, gateway = OperatorSettings.model_validate(_fields(env)), GatewaySettings.model_validate(_fields(env))
+    assert not operator.agent_fixed_user
+    assert not gateway.sandbox_fixed_user
+    for pod in agent_pods(fixed_user=wiring._pod_defaults(operator).fixed_user):
+        assert_restricted(pod["spec"], fixed_user=False)
+    shape = PodShape("i", SANDBOX_NAMESPACE, fixed_user=gateway.sandbox_fixed_user)
+    assert not USER & build_pod(shape, "sandbox-1", Limits(), 0)["spec"]["securityContext"].keys()
+
+
+def _fields(env: dict[str, str]) -> dict[str, str]:
+    return {name.removeprefix("FAIRLEAD_").lower(): value for name, value in env.items()}
+
+
+def test_openshift_lets_agents_ask_its_own_names_servers() -> None:
+    (policy,) = of_kind(f"{OPENSHIFT}/namespace", "NetworkPolicy")
+    (base,) = of_kind("namespace", "NetworkPolicy")
+    to_gateway, to_names = policy["spec"]["egress"]
+    assert to_gateway == base["spec"]["egress"][0]
+    assert to_names["to"] == [
+        {
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "openshift-dns"}},
+            "podSelector": {"matchLabels": {"dns.operator.openshift.io/daemonset-dns": "default"}},
+        }
+    ]
+    assert [(port["protocol"], port["port"]) for port in to_names["ports"]] == [("UDP", 5353), ("TCP", 5353)]
+
+
+def assert_restricted(pod: dict[str, Any], *, fixed_user: bool = True) -> None:
     """Check what https://kubernetes.io/docs/concepts/security/pod-security-standards/ asks of "restricted"."""
     assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
     assert pod["securityContext"]["runAsNonRoot"] is True
-    assert pod["securityContext"]["runAsUser"] == 10001
+    named = {key: pod["securityContext"][key] for key in USER & pod["securityContext"].keys()}
+    assert named == (dict.fromkeys(USER, 10001) if fixed_user else {})
     assert pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
     allowed = {
         "configMap",

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fairlead.services.objects import Key
 from fairlead.storage.base import RunState
 from fairlead.testing.operatorworld import NODES, OperatorWorld, operator_world, restarted
+
+WRITTEN, REWRITTEN = (
+    {"nodes": [{"name": "a", "tool": {"name": "later", "arguments": arguments}}]} for arguments in ({"x": 1}, {"y": 2})
+)
 
 
 @pytest.fixture
@@ -46,6 +51,37 @@ async def test_queue_lets_the_next_in_when_one_has_ended(world: OperatorWorld) -
     await world.settle(third)  # whoever is looked at first: the older one is next
     await world.settle(second)
     assert [await is_queued(world, key) for key in (second, third)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "reason"),
+    [
+        pytest.param(
+            {"workflowRef": {"name": "w"}, "inputs": {"message": "a"}},
+            {"inputs": {"mesage": "b"}},
+            "WorkflowNotFound",
+            id="inputs",
+        ),
+        pytest.param({"workflow": WRITTEN}, {"workflow": REWRITTEN}, "ToolNotFound", id="workflow"),
+    ],
+)
+async def test_run_that_is_changed_while_it_waits_is_ended(
+    world: OperatorWorld, before: dict[str, Any], after: dict[str, Any], reason: str
+) -> None:
+    """A real API server lets both through: they have as many keys as before and agree in those that both have."""
+    key = await world.add("WorkflowRun", "r", before)
+    await world.settle(key)
+    await restarted(world).settle(key)
+    await world.change(key, {"suspend": True})
+    await world.settle(key)
+    assert world.reason(key) == reason
+    await world.change(key, after)
+    await world.settle(key)
+    assert world.reason(key) == "InvalidSpec"
+    assert "make a new run instead" in world.condition(key, "Succeeded")["message"]
+    await world.declare()
+    await world.settle(key)
+    assert not await is_queued(world, key)
 
 
 async def test_queue_is_by_priority_then_age(world: OperatorWorld) -> None:

@@ -136,6 +136,9 @@ class WorkflowRunStatus(StatusBase):
     """The Workflow that it runs, also where `rerunOf` alone says which; empty: one that is written into the run."""
     revision: Annotated[str, Field(max_length=64)] = ""
     """The digest of everything that was frozen for the run."""
+    given_digest: Annotated[str, Field(max_length=64)] = ""
+    """Of a run that waited: the digest of `inputs` and `workflow` as they were when it was first seen. If they change
+    while it waits, it is ended: the API server's own rules miss some changes in fields without a schema."""
     attempt: Annotated[int, Field(ge=0)] = 0
     """How often a pod has taken the run."""
     agent: Annotated[str, Field(max_length=253)] = ""
@@ -198,5 +201,4 @@ RESOURCE: Final = Resource(
         Column("Trigger", ".status.trigger", "What made it.", wide=True),
         condition_column("Message", "Succeeded", "message", "What happened and what to do next.", wide=True),
     ),
-    selectable=(".spec.workflowRef.name",),
 )
