@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import jsonschema_rs
 import orjson
 
 from fairlead.tools.base import MAX_INPUT_BYTES, MAX_RESULT_BYTES, ToolFailed
+from fairlead_agent.schemas import SchemaError, build_validator
+
+if TYPE_CHECKING:
+    import jsonschema_rs
 
 _MASK: Final = "the value"
 """Instead of what was given, in messages: arguments may hold credentials."""
@@ -50,9 +53,6 @@ def check_result(result: Any) -> None:
 @lru_cache(maxsize=256)
 def _validator(name: str, schema: bytes) -> jsonschema_rs.Validator:
     try:
-        return jsonschema_rs.validator_for(
-            orjson.loads(schema), mask=_MASK, pattern_options=jsonschema_rs.RegexOptions(), offline=True
-        )
-    except ValueError as error:
-        what = getattr(error, "message", "") or str(error).partition("\n")[0]
-        raise ToolFailed(f"the parameters of the tool {name} are no JSON Schema: {what[:500]}") from None
+        return build_validator(orjson.loads(schema), mask=_MASK)
+    except SchemaError as error:
+        raise ToolFailed(f"the parameters of the tool {name} are no JSON Schema: {str(error)[:500]}") from None

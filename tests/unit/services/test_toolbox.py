@@ -110,3 +110,10 @@ async def test_use_schema_that_refers_elsewhere_is_not_fetched(reference: str) -
     spec = {**POSTS, "parameters": {"$ref": reference}}
     with pytest.raises(ToolFailed, match="no JSON Schema"):
         await toolbox().use(context(t=spec), ToolRequest(name="t"), timeout_seconds=10)
+
+
+async def test_use_schema_that_makes_much_work_is_refused() -> None:
+    links = {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(40)}
+    spec = {**POSTS, "parameters": {"type": "object", "$defs": links | {"d40": {}}, "$ref": "#/$defs/d0"}}
+    with pytest.raises(ToolFailed, match="it unfolds to more than"):
+        await toolbox().use(context(t=spec), ToolRequest(name="t"), timeout_seconds=10)
