@@ -31,10 +31,18 @@ MAX_ANSWER_BYTES: Final = 32 << 20
 """Of any answer, a model's too; `Fetch` may allow less."""
 _MAX_URL: Final = 8192
 _NUMBER_LABEL: Final = re.compile(r"(?i)^(0x[0-9a-f]*|\d+)$")
-_PLATFORM: Final = frozenset(map(ipaddress.ip_address, ("168.63.129.16", "100.100.100.200", "fd00:ec2::254")))
+_PLATFORM: Final = tuple(
+    map(
+        ipaddress.ip_network,
+        ("168.63.129.16", "100.100.100.200", "fd00:c1::/32", "fd00:42::/32", "fd00:ec2::/32", "fd20:ce::/32"),
+    )
+)
 """Metadata and host services that clouds put on addresses which look public or merely private."""
 _SPECIAL: Final = tuple(
-    map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "100::/64", "2001::/23", "3fff::/20", "5f00::/16"))
+    map(
+        ipaddress.ip_network,
+        ("192.0.0.0/24", "192.88.99.0/24", "100::/64", "2001::/23", "3fff::/20", "5f00::/16", "fec0::/10"),
+    )
 )
 """Special-purpose networks that not every version of Python knows. Source: IANA's registries of such addresses."""
 _EMBEDDING: Final = tuple(
@@ -125,7 +133,7 @@ def _embedded(ip: IPAddress) -> Iterable[IPAddress]:
 def _forbidden(ip: IPAddress, policy: Policy) -> str:
     if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
         return ""  # judged by the address inside
-    if ip in _PLATFORM or ip.is_link_local:
+    if _is_in(ip, _PLATFORM) or ip.is_link_local:
         return "link-local or a cloud's metadata service"
     if ip.is_loopback:
         return "" if policy.loopback else "this machine"

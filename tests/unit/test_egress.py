@@ -44,6 +44,7 @@ INSIDE = Policy(loopback=True, private=True)
         pytest.param("fe80::1%eth0", id="v6-scope"),
         pytest.param("fd00:ec2::254", id="v6-metadata"),
         pytest.param("fc00::1", id="v6-unique-local"),
+        pytest.param("fec0::1", id="v6-site-local"),
         pytest.param("ff02::1", id="v6-multicast"),
         pytest.param("::ffff:127.0.0.1", id="mapped-loopback"),
         pytest.param("::ffff:169.254.169.254", id="mapped-metadata"),
@@ -70,14 +71,28 @@ def test_check_address_that_is_public_is_allowed(address: str) -> None:
     assert check_address(address, PUBLIC)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "10.1.2.3", "192.168.0.1", "100.64.0.1", "fc00::1"])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "::1", "10.1.2.3", "192.168.0.1", "100.64.0.1", "fc00::1", "fd00:10::1"]
+)
 def test_check_address_inside_is_allowed_by_policy(address: str) -> None:
     assert check_address(address, INSIDE)
 
 
 @pytest.mark.parametrize(
     "address",
-    ["169.254.169.254", "100.100.100.200", "fd00:ec2::254", "168.63.129.16", "224.0.0.1", "0.0.0.0"],  # noqa: S104 - destinations
+    [
+        "169.254.169.254",
+        "100.100.100.200",
+        "168.63.129.16",
+        "fd00:ec2::254",
+        "fd00:ec2::23",
+        "fd20:ce::254",
+        "fd00:c1::a9fe:a9fe",
+        "fd00:42::42",
+        "fec0::1",
+        "224.0.0.1",
+        "0.0.0.0",  # noqa: S104 - a destination
+    ],
 )
 def test_check_address_of_a_cloud_is_refused_by_every_policy(address: str) -> None:
     with pytest.raises(Refused):
