@@ -59,6 +59,10 @@ _NEVER_SENT: Final = frozenset(
 )
 
 
+_LED_AWAY: Final = "fairlead.led_away"
+"""The extension of a request that a redirect to another origin made, and of those after it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """Which addresses are allowed besides public ones."""
@@ -196,8 +200,11 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
         await self._inner.sleep(seconds)
 
 
-class EgressTransport(httpx.AsyncHTTPTransport):
+class EgressTransport(httpx.AsyncBaseTransport):
     """A transport that checks every request's URL, every connection's address and every answer's size.
+
+    A request that was led away by a redirect goes to public addresses only, whatever the policy allows: who may choose
+    an address inside is whoever wrote the first one, and not the server that answers there.
 
     Args:
         policy: which addresses are allowed.
@@ -219,25 +226,38 @@ class EgressTransport(httpx.AsyncHTTPTransport):
         context = ssl.create_default_context(cadata=authority) if authority else None
         context = context or httpx.create_ssl_context(trust_env=False)
         self._max_answer_bytes = max_answer_bytes
-        super().__init__(verify=context, trust_env=False)
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=context,
-            max_connections=max_connections,
-            max_keepalive_connections=20,
-            keepalive_expiry=30,
-            network_backend=_CheckedBackend(policy, resolver),
+        self._direct, self._led_away = (
+            _open(context, _CheckedBackend(allowed, resolver), max_connections) for allowed in (policy, Policy())
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Check the URL and send the request."""
         check_url(request.url)
         request.headers["Accept-Encoding"] = "identity"  # what is small on the wire must not be huge here
-        response = await super().handle_async_request(request)
+        transport = self._led_away if _LED_AWAY in request.extensions else self._direct
+        response = await transport.handle_async_request(request)
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             await response.aclose()
             raise TerminalError("the answer is compressed although that was not accepted", reason="UnexpectedEncoding")
         response.stream = _BoundedStream(response.stream, self._max_answer_bytes)
         return response
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._direct.aclose()
+        await self._led_away.aclose()
+
+
+def _open(context: ssl.SSLContext, backend: _CheckedBackend, max_connections: int) -> httpx.AsyncHTTPTransport:
+    transport = httpx.AsyncHTTPTransport(verify=context, trust_env=False)
+    transport._pool = httpcore.AsyncConnectionPool(  # noqa: SLF001 - httpx takes no network backend
+        ssl_context=context,
+        max_connections=max_connections,
+        max_keepalive_connections=20,
+        keepalive_expiry=30,
+        network_backend=backend,
+    )
+    return transport
 
 
 class _BoundedStream(httpx.AsyncByteStream):
@@ -317,7 +337,7 @@ async def _follow(client: httpx.AsyncClient, asked: Fetch) -> Fetched:
     headers = {key: value for key, value in asked.headers.items() if key.lower() not in _NEVER_SENT}
     request = client.build_request(asked.method, check_url(asked.url), headers=headers, content=asked.body)
     for _ in range(MAX_REDIRECTS + 1):
-        response = await client.send(request, stream=True)
+        response = await _send(client, request)
         try:
             if response.next_request is None:
                 return await _read(response, asked.max_bytes)
@@ -327,9 +347,19 @@ async def _follow(client: httpx.AsyncClient, asked: Fetch) -> Fetched:
     raise TerminalError(f"more than {MAX_REDIRECTS} redirects", reason="TooManyRedirects")
 
 
+async def _send(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
+    try:
+        return await client.send(request, stream=True)
+    except Refused as error:
+        if _LED_AWAY not in request.extensions:
+            raise
+        raise error.within("a redirect led to another origin, which must be public") from None
+
+
 def _next(before: httpx.Request, after: httpx.Request, given: Mapping[str, str]) -> httpx.Request:
-    """To another origin go none of the headers that were given for the first one."""
+    """To another origin go none of the headers that were given for the first one; from there no way leads inside."""
     if (before.url.scheme, before.url.netloc) != (after.url.scheme, after.url.netloc):
+        after.extensions = {**after.extensions, _LED_AWAY: True}
         for name in given:
             if name.lower() not in {"accept", "accept-language", "content-type", "user-agent"}:
                 after.headers.pop(name, None)

@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairlead import egress
-from fairlead.egress import EgressTransport, Fetch, Fetched, Policy, build_client, check_address, check_url, fetch
+from fairlead.egress import (
+    EgressTransport,
+    Fetch,
+    Fetched,
+    Policy,
+    build_client,
+    check_address,
+    check_url,
+    fetch,
+)
 from fairlead.errors import Refused, RetryableError, TerminalError
 from fairlead.testing.standins import StandIn, running_standin
 
@@ -219,14 +228,16 @@ async def test_fetch_ignores_proxies_of_the_environment(standin: StandIn, monkey
 
 
 @contextlib.asynccontextmanager
-async def answering(head: str, *chunks: bytes, repeat: int = 1) -> AsyncIterator[tuple[str, list[bytes]]]:
+async def answering(
+    head: str, *chunks: bytes, repeat: int = 1, status: str = "200 OK"
+) -> AsyncIterator[tuple[str, list[bytes]]]:
     """Serve one raw answer to every request; yield the URL and what was asked."""
     asked: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
             asked.append(await reader.readuntil(b"\r\n\r\n"))
-            writer.write(f"HTTP/1.1 200 OK\r\nConnection: close\r\n{head}\r\n\r\n".encode())
+            writer.write(f"HTTP/1.1 {status}\r\nConnection: close\r\n{head}\r\n\r\n".encode())
             for _ in range(repeat):
                 for chunk in chunks:
                     writer.write(chunk)
@@ -236,6 +247,26 @@ async def answering(head: str, *chunks: bytes, repeat: int = 1) -> AsyncIterator
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", asked
+
+
+@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"])
+async def test_fetch_redirect_to_another_origin_inside_is_refused_by_every_policy(status: str) -> None:
+    async with (
+        answering("") as (inside, asked),
+        answering(f"Location: {inside}\r\nContent-Length: 0", status=status) as (url, _),
+        build_client(EgressTransport(INSIDE)) as client,
+    ):
+        with pytest.raises(Refused, match=r"a redirect led to another origin.*this machine"):
+            await fetch(client, Fetch("POST", url, {}, b"{}"))
+    assert asked == []
+
+
+async def test_fetch_redirect_within_the_origin_is_followed_as_the_policy_allows() -> None:
+    async with answering("Location: /again\r\nContent-Length: 0", status="307 Temporary Redirect") as (url, asked):
+        with pytest.raises(TerminalError) as failed:
+            await get(url, EgressTransport(INSIDE))
+    assert failed.value.reason == "TooManyRedirects"
+    assert all(b"x-key: secret" in head.lower() for head in asked)
 
 
 async def test_client_sends_no_cookie_of_an_earlier_answer() -> None:
