@@ -14,7 +14,9 @@ import ipaddress
 import re
 import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Final
@@ -153,11 +155,57 @@ def _is_in(ip: IPAddress, networks: Iterable[ipaddress.IPv4Network | ipaddress.I
     return any(ip in network for network in networks if network.version == ip.version)
 
 
-async def resolve(host: str, port: int) -> list[str]:
-    """Return the addresses of *host*, as the system resolves it."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+class Lookups:
+    """Finds the addresses of names, as the system does, in threads of its own.
+
+    Looking up a name cannot be ended, and whoever chose the name may have chosen a dead name server, too. So nothing
+    else waits for these threads: not the loop's own ones, of which there are few, and not the end of the process.
+
+    Args:
+        limit: how many names are looked up at a time.
+    """
+
+    def __init__(self, *, limit: int = 16, look_up: Callable[..., Iterable[Any]] = socket.getaddrinfo) -> None:
+        self._places = asyncio.Semaphore(limit)
+        self._look_up = look_up
+
+    async def __call__(self, host: str, port: int) -> list[str]:
+        """Return the addresses of *host*.
+
+        Raises:
+            OSError: it has none.
+        """
+        with suppress(ValueError):
+            return [str(ipaddress.ip_address(host))]
+        await self._places.acquire()
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[list[str]] = loop.create_future()
+
+        def end(outcome: list[str] | Exception) -> None:
+            self._places.release()  # only now, even if nobody waits any more: the thread was busy
+            if found.done():
+                return
+            if isinstance(outcome, Exception):
+                found.set_exception(outcome)
+            else:
+                found.set_result(outcome)
+
+        def find() -> None:
+            outcome: list[str] | Exception = OSError("the look-up broke")
+            try:
+                entries = self._look_up(host, port, type=socket.SOCK_STREAM)
+                outcome = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
+            except (OSError, ValueError) as error:
+                outcome = error
+            finally:
+                with suppress(RuntimeError):  # the loop is closed: nobody waits
+                    loop.call_soon_threadsafe(end, outcome)
+
+        try:
+            threading.Thread(target=find, name="lookup", daemon=True).start()
+        except RuntimeError as error:
+            end(OSError(str(error)))  # no more threads can be had
+        return await found
 
 
 class _CheckedBackend(httpcore.AsyncNetworkBackend):
@@ -208,7 +256,7 @@ class EgressTransport(httpx.AsyncBaseTransport):
 
     Args:
         policy: which addresses are allowed.
-        resolver: finds the addresses of a name.
+        resolver: finds the addresses of a name; absent: the system does.
         max_connections: at a time.
         max_answer_bytes: where an answer is cut off.
         authority: a certificate (PEM) to trust instead of the public ones.
@@ -218,13 +266,14 @@ class EgressTransport(httpx.AsyncBaseTransport):
         self,
         policy: Policy,
         *,
-        resolver: Resolver = resolve,
+        resolver: Resolver | None = None,
         max_connections: int = 200,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
         authority: str = "",
     ) -> None:
         context = ssl.create_default_context(cadata=authority) if authority else None
         context = context or httpx.create_ssl_context(trust_env=False)
+        resolver = resolver or Lookups()
         self._max_answer_bytes = max_answer_bytes
         self._direct, self._led_away = (
             _open(context, _CheckedBackend(allowed, resolver), max_connections) for allowed in (policy, Policy())

@@ -4,7 +4,10 @@ import asyncio
 import contextlib
 import gzip
 import ipaddress
+import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -16,6 +19,7 @@ from fairlead.egress import (
     EgressTransport,
     Fetch,
     Fetched,
+    Lookups,
     Policy,
     build_client,
     check_address,
@@ -267,6 +271,60 @@ async def test_fetch_redirect_within_the_origin_is_followed_as_the_policy_allows
             await get(url, EgressTransport(INSIDE))
     assert failed.value.reason == "TooManyRedirects"
     assert all(b"x-key: secret" in head.lower() for head in asked)
+
+
+class Stuck:
+    """A name server that does not answer until it is told to."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.answer = threading.Event()
+
+    def __call__(self, host: str, port: int, **_: Any) -> list[Any]:
+        self.asked.append(host)
+        self.answer.wait(30)
+        return [(None, None, None, "", ("1.1.1.1", port))]
+
+
+@pytest.fixture
+def stuck() -> Iterator[Stuck]:
+    made = Stuck()
+    yield made
+    made.answer.set()
+
+
+async def test_lookups_that_hang_hold_up_no_other_thread(stuck: Stuck) -> None:
+    lookups = Lookups(limit=64, look_up=stuck)
+    waiting = [asyncio.create_task(lookups(f"n{n}.example", 443)) for n in range(64)]
+    async with asyncio.timeout(10):
+        while len(stuck.asked) < 64:
+            await asyncio.to_thread(lambda: None)
+    stuck.answer.set()
+    assert await asyncio.gather(*waiting) == [["1.1.1.1"]] * 64
+
+
+async def test_lookups_place_is_taken_until_the_thread_ends(stuck: Stuck) -> None:
+    lookups = Lookups(limit=1, look_up=stuck)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await lookups("first.example", 443)
+    second = asyncio.create_task(lookups("second.example", 443))
+    assert await lookups("192.0.2.1", 443) == ["192.0.2.1"]
+    assert stuck.asked == ["first.example"]
+    stuck.answer.set()
+    assert await second == ["1.1.1.1"]
+
+
+async def test_lookups_of_a_name_without_addresses_fails() -> None:
+    def fail(*_: Any, **__: Any) -> list[Any]:
+        raise socket.gaierror("no such name")
+
+    with pytest.raises(OSError, match="no such name"):
+        await Lookups(look_up=fail)("absent.example", 443)
+
+
+async def test_lookups_ask_the_system() -> None:
+    assert "127.0.0.1" in await Lookups()("localhost", 80)
 
 
 async def test_client_sends_no_cookie_of_an_earlier_answer() -> None:
