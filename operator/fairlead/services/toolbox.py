@@ -85,7 +85,7 @@ class Toolbox:
 
         spec = _spec(context.document, request.name)
         longest = self._timeout_seconds if spec is None or spec.http is None else spec.http.timeout_seconds
-        surroundings = ToolContext(read, min(timeout_seconds, longest))
+        surroundings = ToolContext(read, min(timeout_seconds, longest), context.namespace)
         if spec is None:
             result = await self._registry.use(request.name, request.arguments, surroundings)
         else:
