@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Container, Iterable, Iterator
 from typing import Any, Final
 
 MAX_STEPS: Final = 10_000
 _PATTERN_STEPS: Final = 100
 """A regular expression takes milliseconds to compile."""
+_LARGEST_PATTERN: Final = 20_000
+"""States of a regular expression; larger ones are refused when they are compiled."""
+_COUNTED: Final = re.compile(r"\{(\d{1,6})(?:,(\d{0,6}))?\}")
 _TEXT_STEP: Final = 64
 """Characters that count as much as a subschema does."""
 _MAPS: Final = frozenset({"dependentSchemas", "dependencies"})
@@ -33,7 +38,9 @@ class SchemaRefused(ValueError):
 
 
 def weigh(schema: Any) -> int:
-    """Return how many subschemas there are to look at, at most, however deep a value is.
+    """Return how many steps the check of a value takes, at most, for each byte of it.
+
+    Regular expressions do not backtrack; for a character they look at each of their states.
 
     Raises:
         SchemaRefused: there are more than can be looked at while others wait, or they cannot be counted.
@@ -98,6 +105,10 @@ class _Applying(_Fuel):
     out, as a validator's work would with the depth of the value.
     """
 
+    def __init__(self, root: Any) -> None:
+        super().__init__(root)
+        self._states = 0
+
     def walk(self) -> int:
         waiting, seen = [_schemas([self._root])], set[tuple[int, ...]]()
         while waiting:
@@ -108,13 +119,15 @@ class _Applying(_Fuel):
                 if key not in seen:
                     seen.add(key)
                     waiting.append(below)
-        return self._spent
+        return self._spent + self._states
 
     def _applied(self, start: list[Any]) -> list[Schema]:
         found, waiting = list[Schema](), start
         while waiting:
             schema = waiting.pop()
-            self._spend(1 + _PATTERN_STEPS * (len(_map(schema, "patternProperties")) + ("pattern" in schema)))
+            patterns = [*_map(schema, "patternProperties"), *([schema["pattern"]] if "pattern" in schema else [])]
+            self._spend(1 + _PATTERN_STEPS * len(patterns))
+            self._states += sum(map(_states, patterns))
             found.append(schema)
             again = _AGAIN ** len(_UNEVALUATED & schema.keys())
             waiting += [sub for word in _SAME_PLACE & schema.keys() for sub in self._here(schema, word)] * again
@@ -163,6 +176,13 @@ def _entries(schema: Schema) -> tuple[dict[int, Any], list[_Wild]]:
 def _schemas(values: Iterable[Any]) -> list[Schema]:
     """Return those of *values* that are objects: true and false are schemas, too, that make no work."""
     return [each for each in values if isinstance(each, dict)]
+
+
+def _states(pattern: Any) -> int:
+    """Return how many states a regular expression has, at most; repeats may be within repeats."""
+    text = str(pattern)
+    repeats = (max(int(least), int(most or 0)) for least, most in _COUNTED.findall(text))
+    return min(math.prod((len(text), *(max(each, 1) for each in repeats))), _LARGEST_PATTERN)
 
 
 def _map(schema: Schema, word: str) -> Schema:

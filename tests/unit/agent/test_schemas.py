@@ -146,3 +146,11 @@ def test_weigh_counts_each_subschema_once() -> None:
     assert weigh({"properties": {"a": {}, "b": {}}}) < 20
     with pytest.raises(SchemaRefused):
         weigh({"allOf": TWICE})
+
+
+@pytest.mark.parametrize(
+    ("pattern", "states"),
+    [("^a+$", 4), ("a{10}", 50), ("(a{1,10}){20}", 2600), ("a{2,}", 10), ("(a{900}){900}", 20_000)],
+)
+def test_weigh_counts_the_states_of_a_pattern(pattern: str, states: int) -> None:
+    assert states <= weigh({"pattern": pattern}) < states + 200

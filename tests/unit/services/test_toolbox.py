@@ -26,7 +26,7 @@ def toolbox() -> Toolbox:
     children = Children()
     registry = Registry((HttpRequest(NOBODY), JsonQuery(children), Sql(children)))
     kube: Any = FakeKube()
-    return Toolbox(kube, registry, NOBODY, timeout_seconds=10)
+    return Toolbox(kube, registry, NOBODY, children=children, timeout_seconds=10)
 
 
 def context(**tools: Any) -> TaskContext:
