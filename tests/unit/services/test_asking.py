@@ -156,5 +156,5 @@ async def test_ask_schema_that_grows_when_it_is_unfolded_is_refused(where: str) 
         cast("KubeClient", None), world.clock, cast("Providers", None), find_tool=lambda _context, _name: grows
     )
     with pytest.raises(TerminalError, match="no usable JSON Schema: it unfolds") as failed:
-        await world.ask(**{where: schema if where == "output" else ("grows",)})
+        await (world.ask(output=schema) if where == "output" else world.ask(tools=("grows",)))
     assert failed.value.reason == "InvalidSpec"
