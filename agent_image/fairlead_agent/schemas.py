@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+from fairlead_agent.schema_sizes import weigh
 
 if TYPE_CHECKING:
     import jsonschema_rs
 
 MAX_MISTAKES = 5
+_MAX_PATTERN_BYTES: Final = 1 << 20
+"""Of a compiled regular expression."""
 
 
 class SchemaError(ValueError):
@@ -39,13 +43,25 @@ def mistakes(schema: Mapping[str, Any], value: Any, *, root: str = "the answer")
 
 @lru_cache(maxsize=256)
 def _validator(schema: str) -> jsonschema_rs.Validator:
+    return build_validator(json.loads(schema))
+
+
+def build_validator(schema: Any, *, mask: str | None = None) -> jsonschema_rs.Validator:
+    """Return what checks values against *schema*: regular expressions do not backtrack, nothing is fetched.
+
+    Args:
+        schema: of any draft; references lead to places in it.
+        mask: said in messages instead of the value.
+
+    Raises:
+        SchemaError: it is no JSON Schema, or one that makes too much work.
+    """
     import jsonschema_rs
 
     try:
+        weigh(schema)
         return jsonschema_rs.validator_for(
-            json.loads(schema),
-            pattern_options=jsonschema_rs.RegexOptions(),
-            offline=True,
+            schema, mask=mask, pattern_options=jsonschema_rs.RegexOptions(size_limit=_MAX_PATTERN_BYTES), offline=True
         )
     except ValueError as error:
         where = "".join(f"[{part!r}]" for part in getattr(error, "instance_path", ()))

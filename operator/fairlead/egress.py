@@ -14,7 +14,9 @@ import ipaddress
 import re
 import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Final
@@ -31,10 +33,18 @@ MAX_ANSWER_BYTES: Final = 32 << 20
 """Of any answer, a model's too; `Fetch` may allow less."""
 _MAX_URL: Final = 8192
 _NUMBER_LABEL: Final = re.compile(r"(?i)^(0x[0-9a-f]*|\d+)$")
-_PLATFORM: Final = frozenset(map(ipaddress.ip_address, ("168.63.129.16", "100.100.100.200", "fd00:ec2::254")))
+_PLATFORM: Final = tuple(
+    map(
+        ipaddress.ip_network,
+        ("168.63.129.16", "100.100.100.200", "fd00:c1::/32", "fd00:42::/32", "fd00:ec2::/32", "fd20:ce::/32"),
+    )
+)
 """Metadata and host services that clouds put on addresses which look public or merely private."""
 _SPECIAL: Final = tuple(
-    map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "100::/64", "2001::/23", "3fff::/20", "5f00::/16"))
+    map(
+        ipaddress.ip_network,
+        ("192.0.0.0/24", "192.88.99.0/24", "100::/64", "2001::/23", "3fff::/20", "5f00::/16", "fec0::/10"),
+    )
 )
 """Special-purpose networks that not every version of Python knows. Source: IANA's registries of such addresses."""
 _EMBEDDING: Final = tuple(
@@ -49,6 +59,10 @@ _INSIDE: Final = tuple(
 _NEVER_SENT: Final = frozenset(
     {"host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "accept-encoding"}
 )
+
+
+_LED_AWAY: Final = "fairlead.led_away"
+"""The extension of a request that a redirect to another origin made, and of those after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +139,7 @@ def _embedded(ip: IPAddress) -> Iterable[IPAddress]:
 def _forbidden(ip: IPAddress, policy: Policy) -> str:
     if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
         return ""  # judged by the address inside
-    if ip in _PLATFORM or ip.is_link_local:
+    if _is_in(ip, _PLATFORM) or ip.is_link_local:
         return "link-local or a cloud's metadata service"
     if ip.is_loopback:
         return "" if policy.loopback else "this machine"
@@ -141,11 +155,57 @@ def _is_in(ip: IPAddress, networks: Iterable[ipaddress.IPv4Network | ipaddress.I
     return any(ip in network for network in networks if network.version == ip.version)
 
 
-async def resolve(host: str, port: int) -> list[str]:
-    """Return the addresses of *host*, as the system resolves it."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+class Lookups:
+    """Finds the addresses of names, as the system does, in threads of its own.
+
+    Looking up a name cannot be ended, and whoever chose the name may have chosen a dead name server, too. So nothing
+    else waits for these threads: not the loop's own ones, of which there are few, and not the end of the process.
+
+    Args:
+        limit: how many names are looked up at a time.
+    """
+
+    def __init__(self, *, limit: int = 16, look_up: Callable[..., Iterable[Any]] = socket.getaddrinfo) -> None:
+        self._places = asyncio.Semaphore(limit)
+        self._look_up = look_up
+
+    async def __call__(self, host: str, port: int) -> list[str]:
+        """Return the addresses of *host*.
+
+        Raises:
+            OSError: it has none.
+        """
+        with suppress(ValueError):
+            return [str(ipaddress.ip_address(host))]
+        await self._places.acquire()
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[list[str]] = loop.create_future()
+
+        def end(outcome: list[str] | Exception) -> None:
+            self._places.release()  # only now, even if nobody waits any more: the thread was busy
+            if found.done():
+                return
+            if isinstance(outcome, Exception):
+                found.set_exception(outcome)
+            else:
+                found.set_result(outcome)
+
+        def find() -> None:
+            outcome: list[str] | Exception = OSError("the look-up broke")
+            try:
+                entries = self._look_up(host, port, type=socket.SOCK_STREAM)
+                outcome = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
+            except (OSError, ValueError) as error:
+                outcome = error
+            finally:
+                with suppress(RuntimeError):  # the loop is closed: nobody waits
+                    loop.call_soon_threadsafe(end, outcome)
+
+        try:
+            threading.Thread(target=find, name="lookup", daemon=True).start()
+        except RuntimeError as error:
+            end(OSError(str(error)))  # no more threads can be had
+        return await found
 
 
 class _CheckedBackend(httpcore.AsyncNetworkBackend):
@@ -188,12 +248,15 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
         await self._inner.sleep(seconds)
 
 
-class EgressTransport(httpx.AsyncHTTPTransport):
+class EgressTransport(httpx.AsyncBaseTransport):
     """A transport that checks every request's URL, every connection's address and every answer's size.
+
+    A request that was led away by a redirect goes to public addresses only, whatever the policy allows: who may choose
+    an address inside is whoever wrote the first one, and not the server that answers there.
 
     Args:
         policy: which addresses are allowed.
-        resolver: finds the addresses of a name.
+        resolver: finds the addresses of a name; absent: the system does.
         max_connections: at a time.
         max_answer_bytes: where an answer is cut off.
         authority: a certificate (PEM) to trust instead of the public ones.
@@ -203,33 +266,47 @@ class EgressTransport(httpx.AsyncHTTPTransport):
         self,
         policy: Policy,
         *,
-        resolver: Resolver = resolve,
+        resolver: Resolver | None = None,
         max_connections: int = 200,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
         authority: str = "",
     ) -> None:
         context = ssl.create_default_context(cadata=authority) if authority else None
         context = context or httpx.create_ssl_context(trust_env=False)
+        resolver = resolver or Lookups()
         self._max_answer_bytes = max_answer_bytes
-        super().__init__(verify=context, trust_env=False)
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=context,
-            max_connections=max_connections,
-            max_keepalive_connections=20,
-            keepalive_expiry=30,
-            network_backend=_CheckedBackend(policy, resolver),
+        self._direct, self._led_away = (
+            _open(context, _CheckedBackend(allowed, resolver), max_connections) for allowed in (policy, Policy())
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Check the URL and send the request."""
         check_url(request.url)
         request.headers["Accept-Encoding"] = "identity"  # what is small on the wire must not be huge here
-        response = await super().handle_async_request(request)
+        transport = self._led_away if _LED_AWAY in request.extensions else self._direct
+        response = await transport.handle_async_request(request)
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             await response.aclose()
             raise TerminalError("the answer is compressed although that was not accepted", reason="UnexpectedEncoding")
         response.stream = _BoundedStream(response.stream, self._max_answer_bytes)
         return response
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._direct.aclose()
+        await self._led_away.aclose()
+
+
+def _open(context: ssl.SSLContext, backend: _CheckedBackend, max_connections: int) -> httpx.AsyncHTTPTransport:
+    transport = httpx.AsyncHTTPTransport(verify=context, trust_env=False)
+    transport._pool = httpcore.AsyncConnectionPool(  # noqa: SLF001 - httpx takes no network backend
+        ssl_context=context,
+        max_connections=max_connections,
+        max_keepalive_connections=20,
+        keepalive_expiry=30,
+        network_backend=backend,
+    )
+    return transport
 
 
 class _BoundedStream(httpx.AsyncByteStream):
@@ -309,7 +386,7 @@ async def _follow(client: httpx.AsyncClient, asked: Fetch) -> Fetched:
     headers = {key: value for key, value in asked.headers.items() if key.lower() not in _NEVER_SENT}
     request = client.build_request(asked.method, check_url(asked.url), headers=headers, content=asked.body)
     for _ in range(MAX_REDIRECTS + 1):
-        response = await client.send(request, stream=True)
+        response = await _send(client, request)
         try:
             if response.next_request is None:
                 return await _read(response, asked.max_bytes)
@@ -319,9 +396,19 @@ async def _follow(client: httpx.AsyncClient, asked: Fetch) -> Fetched:
     raise TerminalError(f"more than {MAX_REDIRECTS} redirects", reason="TooManyRedirects")
 
 
+async def _send(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
+    try:
+        return await client.send(request, stream=True)
+    except Refused as error:
+        if _LED_AWAY not in request.extensions:
+            raise
+        raise error.within("a redirect led to another origin, which must be public") from None
+
+
 def _next(before: httpx.Request, after: httpx.Request, given: Mapping[str, str]) -> httpx.Request:
-    """To another origin go none of the headers that were given for the first one."""
+    """To another origin go none of the headers that were given for the first one; from there no way leads inside."""
     if (before.url.scheme, before.url.netloc) != (after.url.scheme, after.url.netloc):
+        after.extensions = {**after.extensions, _LED_AWAY: True}
         for name in given:
             if name.lower() not in {"accept", "accept-language", "content-type", "user-agent"}:
                 after.headers.pop(name, None)

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from fairlead.services.wakeups import Wakeups
     from fairlead.settings import ExportSettings, GatewaySettings, OperatorSettings
     from fairlead.storage.base import Storage
+    from fairlead.tools.child import Children
     from fairlead.tools.code import RunProgram
     from fairlead.tools.registry import Registry
 
@@ -244,6 +245,7 @@ def _build_callers(
     from fairlead.services.modelhealth import ModelReports
     from fairlead.services.programs import Programs
     from fairlead.services.toolbox import Toolbox
+    from fairlead.tools.child import Children
 
     models_at = egress.Policy(loopback=settings.allow_loopback_models, private=settings.allow_private_models)
     tools_at = egress.Policy(loopback=settings.allow_loopback_tools, private=settings.allow_private_tools)
@@ -252,8 +254,9 @@ def _build_callers(
     for client in (providers, web, declared, sandbox):
         stack.push_async_callback(client.aclose)
     programs = Programs(sandbox)
-    built_in = build_tools(web, programs.answer)
-    tools = Toolbox(core.kube, built_in, declared, timeout_seconds=settings.tool_timeout_seconds)
+    children = Children()
+    built_in = build_tools(web, programs.answer, children)
+    tools = Toolbox(core.kube, built_in, declared, children=children, timeout_seconds=settings.tool_timeout_seconds)
     reports = ModelReports(core.storage, core.clock, cluster=core.cluster)
     return Models(core.kube, core.clock, providers, find_tool=tools.info, report=reports.report), tools, programs
 
@@ -305,21 +308,20 @@ def build_exporting(settings: ExportSettings, storage: Storage, clock: Clock, *,
     return Exporting(storage, clock, sender, service=settings.service_name)
 
 
-def build_tools(web: AsyncClient, run: RunProgram) -> Registry:
+def build_tools(web: AsyncClient, run: RunProgram, children: Children) -> Registry:
     """Return the built-in tools.
 
     Args:
         web: a client that asks public addresses only.
         run: runs the programs that models write.
+        children: compute what others wrote.
     """
-    from fairlead.tools.child import Children
     from fairlead.tools.code import CodeTool
     from fairlead.tools.http_request import HttpRequest
     from fairlead.tools.json_query import JsonQuery
     from fairlead.tools.registry import Registry
     from fairlead.tools.sql import Sql
 
-    children = Children()
     programs = (CodeTool("python", run), CodeTool("shell", run))
     return Registry((HttpRequest(web), JsonQuery(children), Sql(children), *programs))
 

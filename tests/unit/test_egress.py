@@ -4,7 +4,10 @@ import asyncio
 import contextlib
 import gzip
 import ipaddress
+import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -12,7 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairlead import egress
-from fairlead.egress import EgressTransport, Fetch, Fetched, Policy, build_client, check_address, check_url, fetch
+from fairlead.egress import (
+    EgressTransport,
+    Fetch,
+    Fetched,
+    Lookups,
+    Policy,
+    build_client,
+    check_address,
+    check_url,
+    fetch,
+)
 from fairlead.errors import Refused, RetryableError, TerminalError
 from fairlead.testing.standins import StandIn, running_standin
 
@@ -44,6 +57,7 @@ INSIDE = Policy(loopback=True, private=True)
         pytest.param("fe80::1%eth0", id="v6-scope"),
         pytest.param("fd00:ec2::254", id="v6-metadata"),
         pytest.param("fc00::1", id="v6-unique-local"),
+        pytest.param("fec0::1", id="v6-site-local"),
         pytest.param("ff02::1", id="v6-multicast"),
         pytest.param("::ffff:127.0.0.1", id="mapped-loopback"),
         pytest.param("::ffff:169.254.169.254", id="mapped-metadata"),
@@ -70,14 +84,28 @@ def test_check_address_that_is_public_is_allowed(address: str) -> None:
     assert check_address(address, PUBLIC)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "10.1.2.3", "192.168.0.1", "100.64.0.1", "fc00::1"])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "::1", "10.1.2.3", "192.168.0.1", "100.64.0.1", "fc00::1", "fd00:10::1"]
+)
 def test_check_address_inside_is_allowed_by_policy(address: str) -> None:
     assert check_address(address, INSIDE)
 
 
 @pytest.mark.parametrize(
     "address",
-    ["169.254.169.254", "100.100.100.200", "fd00:ec2::254", "168.63.129.16", "224.0.0.1", "0.0.0.0"],  # noqa: S104 - destinations
+    [
+        "169.254.169.254",
+        "100.100.100.200",
+        "168.63.129.16",
+        "fd00:ec2::254",
+        "fd00:ec2::23",
+        "fd20:ce::254",
+        "fd00:c1::a9fe:a9fe",
+        "fd00:42::42",
+        "fec0::1",
+        "224.0.0.1",
+        "0.0.0.0",  # noqa: S104 - a destination
+    ],
 )
 def test_check_address_of_a_cloud_is_refused_by_every_policy(address: str) -> None:
     with pytest.raises(Refused):
@@ -204,14 +232,16 @@ async def test_fetch_ignores_proxies_of_the_environment(standin: StandIn, monkey
 
 
 @contextlib.asynccontextmanager
-async def answering(head: str, *chunks: bytes, repeat: int = 1) -> AsyncIterator[tuple[str, list[bytes]]]:
+async def answering(
+    head: str, *chunks: bytes, repeat: int = 1, status: str = "200 OK"
+) -> AsyncIterator[tuple[str, list[bytes]]]:
     """Serve one raw answer to every request; yield the URL and what was asked."""
     asked: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
             asked.append(await reader.readuntil(b"\r\n\r\n"))
-            writer.write(f"HTTP/1.1 200 OK\r\nConnection: close\r\n{head}\r\n\r\n".encode())
+            writer.write(f"HTTP/1.1 {status}\r\nConnection: close\r\n{head}\r\n\r\n".encode())
             for _ in range(repeat):
                 for chunk in chunks:
                     writer.write(chunk)
@@ -221,6 +251,80 @@ async def answering(head: str, *chunks: bytes, repeat: int = 1) -> AsyncIterator
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", asked
+
+
+@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"])
+async def test_fetch_redirect_to_another_origin_inside_is_refused_by_every_policy(status: str) -> None:
+    async with (
+        answering("") as (inside, asked),
+        answering(f"Location: {inside}\r\nContent-Length: 0", status=status) as (url, _),
+        build_client(EgressTransport(INSIDE)) as client,
+    ):
+        with pytest.raises(Refused, match=r"a redirect led to another origin.*this machine"):
+            await fetch(client, Fetch("POST", url, {}, b"{}"))
+    assert asked == []
+
+
+async def test_fetch_redirect_within_the_origin_is_followed_as_the_policy_allows() -> None:
+    async with answering("Location: /again\r\nContent-Length: 0", status="307 Temporary Redirect") as (url, asked):
+        with pytest.raises(TerminalError) as failed:
+            await get(url, EgressTransport(INSIDE))
+    assert failed.value.reason == "TooManyRedirects"
+    assert all(b"x-key: secret" in head.lower() for head in asked)
+
+
+class Stuck:
+    """A name server that does not answer until it is told to."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.answer = threading.Event()
+
+    def __call__(self, host: str, port: int, **_: Any) -> list[Any]:
+        self.asked.append(host)
+        self.answer.wait(30)
+        return [(None, None, None, "", ("1.1.1.1", port))]
+
+
+@pytest.fixture
+def stuck() -> Iterator[Stuck]:
+    made = Stuck()
+    yield made
+    made.answer.set()
+
+
+async def test_lookups_that_hang_hold_up_no_other_thread(stuck: Stuck) -> None:
+    lookups = Lookups(limit=64, look_up=stuck)
+    waiting = [asyncio.create_task(lookups(f"n{n}.example", 443)) for n in range(64)]
+    async with asyncio.timeout(10):
+        while len(stuck.asked) < 64:
+            await asyncio.to_thread(lambda: None)
+    stuck.answer.set()
+    assert await asyncio.gather(*waiting) == [["1.1.1.1"]] * 64
+
+
+async def test_lookups_place_is_taken_until_the_thread_ends(stuck: Stuck) -> None:
+    lookups = Lookups(limit=1, look_up=stuck)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await lookups("first.example", 443)
+    second = asyncio.create_task(lookups("second.example", 443))
+    assert await lookups("192.0.2.1", 443) == ["192.0.2.1"]
+    assert stuck.asked == ["first.example"]
+    stuck.answer.set()
+    assert await second == ["1.1.1.1"]
+
+
+async def test_lookups_of_a_name_without_addresses_fails() -> None:
+    def fail(*_: Any, **__: Any) -> list[Any]:
+        raise socket.gaierror("no such name")
+
+    with pytest.raises(OSError, match="no such name"):
+        await Lookups(look_up=fail)("absent.example", 443)
+
+
+async def test_lookups_ask_the_system() -> None:
+    assert "127.0.0.1" in await Lookups()("localhost", 80)
 
 
 async def test_client_sends_no_cookie_of_an_earlier_answer() -> None:

@@ -96,6 +96,7 @@ class Remotes:
     def __init__(self, policy: egress.Policy, clock: Clock) -> None:
         self._policy = policy
         self._clock = clock
+        self._lookups = egress.Lookups()
         self._clients: OrderedDict[tuple[str, str], _Shared] = OrderedDict()
         """By authority and purpose: calls that take long must not keep cards from being read."""
         self._cancelling: set[asyncio.Task[None]] = set()
@@ -223,7 +224,9 @@ class Remotes:
 
     def _open(self, authority: str) -> httpx.AsyncClient:
         try:
-            transport = BoundedTransport(self._policy, max_answer_bytes=MAX_ANSWER_BYTES, authority=authority)
+            transport = BoundedTransport(
+                self._policy, resolver=self._lookups, max_answer_bytes=MAX_ANSWER_BYTES, authority=authority
+            )
         except (ValueError, OSError):  # ssl.SSLError is an OSError
             raise TerminalError("caCertificate is no certificate in PEM", reason="InvalidCard") from None
         client = egress.build_client(transport)

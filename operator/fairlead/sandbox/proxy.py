@@ -21,7 +21,7 @@ from typing import Final
 
 import httpx
 
-from fairlead.egress import Policy, Resolver, check_address, check_url, resolve
+from fairlead.egress import Lookups, Policy, Resolver, check_address, check_url
 from fairlead.errors import Refused
 
 PORTS: Final = {"http": 80, "https": 443}
@@ -211,7 +211,7 @@ class Proxies:
     """Makes a proxy for each job that has a network."""
 
     policy: Policy = field(default_factory=Policy)
-    resolver: Resolver = resolve
+    resolver: Resolver = field(default_factory=Lookups)
     ports: tuple[int, ...] = tuple(PORTS.values())
 
     @asynccontextmanager

@@ -44,6 +44,7 @@ from fairlead.services.secrets import read_secret
 from fairlead.services.tasks import TaskContext
 from fairlead.storage.base import Reservation
 from fairlead_agent.protocol import LlmRequest, Message, ToolInfo
+from fairlead_agent.schema_sizes import SchemaRefused, weigh
 
 FindTool = Callable[[TaskContext, str], ToolInfo | None]
 """Returns what a model is told of a tool."""
@@ -197,11 +198,15 @@ class Models:
         return _kept(self._known, (id(document), name), lambda: _Known(document, _candidate(context, name)))
 
     def _chat(self, context: TaskContext, request: LlmRequest) -> ChatRequest:
+        tools = self._tools(context, request)
+        _check_schema("output", request.output or {})
+        for tool in tools:
+            _check_schema(f"the parameters of the tool {tool.name}", tool.parameters)
         return ChatRequest(
             messages=tuple(_message(message) for message in request.messages),
             output=request.output,
             parameters=request.parameters,
-            tools=self._tools(context, request),
+            tools=tools,
         )
 
     def _tools(self, context: TaskContext, request: LlmRequest) -> tuple[ToolDefinition, ...]:
@@ -220,6 +225,14 @@ def _kept(kept: OrderedDict[_Key, _Value], key: _Key, make: Callable[[], _Value]
     while len(kept) > _KEPT:
         kept.popitem(last=False)
     return kept[key]
+
+
+def _check_schema(what: str, schema: Mapping[str, Any]) -> None:
+    """Refuse a schema that would grow without end where a provider's references are unfolded."""
+    try:
+        weigh(dict(schema))
+    except SchemaRefused as error:
+        raise TerminalError(f"{what} is no usable JSON Schema: {error}", reason="InvalidSpec") from None
 
 
 def _message(message: Message) -> ChatMessage:

@@ -17,7 +17,8 @@ from fairlead.services.permits import tool_spec
 from fairlead.services.secrets import read_secret
 from fairlead.services.tasks import TaskContext
 from fairlead.tools.base import ToolContext, ToolFailed
-from fairlead.tools.checks import check_arguments
+from fairlead.tools.checks import check_arguments, check_declared
+from fairlead.tools.child import Children
 from fairlead.tools.http_call import call_http, check_header
 from fairlead.tools.http_request import READS
 from fairlead.tools.placing import parameters_of
@@ -31,12 +32,22 @@ class Toolbox:
 
     Args:
         web: asks the addresses that Tools name.
+        children: check arguments that take long to check.
     """
 
-    def __init__(self, kube: KubeClient, registry: Registry, web: httpx.AsyncClient, *, timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        kube: KubeClient,
+        registry: Registry,
+        web: httpx.AsyncClient,
+        *,
+        children: Children,
+        timeout_seconds: float,
+    ) -> None:
         self._kube = kube
         self._registry = registry
         self._web = web
+        self._children = children
         self._timeout_seconds = timeout_seconds
 
     def info(self, context: TaskContext, name: str) -> ToolInfo | None:
@@ -85,7 +96,7 @@ class Toolbox:
 
         spec = _spec(context.document, request.name)
         longest = self._timeout_seconds if spec is None or spec.http is None else spec.http.timeout_seconds
-        surroundings = ToolContext(read, min(timeout_seconds, longest))
+        surroundings = ToolContext(read, min(timeout_seconds, longest), context.namespace)
         if spec is None:
             result = await self._registry.use(request.name, request.arguments, surroundings)
         else:
@@ -102,7 +113,8 @@ class Toolbox:
             return await self._configured(spec.builtin, request, surroundings)
         if spec.http is None:
             raise InvalidObject(f"Tool {request.name} has neither builtin nor http")
-        check_arguments(request.name, parameters_of(spec), request.arguments)
+        schema, given = parameters_of(spec), request.arguments
+        await check_declared(request.name, schema, given, children=self._children, context=surroundings)
         headers, secrets = await self._headers(context.namespace, spec.http, f"Tool {request.name}")
         return await call_http(
             self._web, spec.http, request.arguments, headers=headers, secrets=secrets, context=surroundings

@@ -31,6 +31,8 @@ class ToolContext:
     read_config_map: Callable[[str, str], Awaitable[bytes]]
     """Returns a key of a ConfigMap of the run's namespace."""
     timeout_seconds: float
+    namespace: str = ""
+    """Of the run."""
 
 
 class Tool(Protocol):

@@ -4,15 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import jsonschema_rs
 import orjson
 
-from fairlead.tools.base import MAX_INPUT_BYTES, MAX_RESULT_BYTES, ToolFailed
+from fairlead.tools.base import MAX_INPUT_BYTES, MAX_RESULT_BYTES, ToolContext, ToolFailed
+from fairlead.tools.child import Children
+from fairlead_agent.schema_sizes import SchemaRefused, weigh
+from fairlead_agent.schemas import SchemaError, build_validator
+
+if TYPE_CHECKING:
+    import jsonschema_rs
 
 _MASK: Final = "the value"
 """Instead of what was given, in messages: arguments may hold credentials."""
+_MAX_STEPS: Final = 10_000_000
+"""Of a check that is done while everybody waits: about half a second at worst."""
+
+
+async def check_declared(
+    name: str, schema: Mapping[str, Any], arguments: Mapping[str, Any], *, children: Children, context: ToolContext
+) -> None:
+    """Refuse arguments that are not what a Tool's own schema asks for; what may take long is left to a child process.
+
+    Raises:
+        ToolFailed: where they are wrong and why, or that the check takes too long.
+    """
+    if _weight(name, orjson.dumps(schema)) * _size(arguments) <= _MAX_STEPS:
+        check_arguments(name, schema, arguments)
+    else:
+        await children.run("json_schema", {"name": name, "schema": schema, "arguments": arguments}, context)
 
 
 def check_arguments(name: str, schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
@@ -21,8 +42,7 @@ def check_arguments(name: str, schema: Mapping[str, Any], arguments: Mapping[str
     Raises:
         ToolFailed: where they are wrong and why.
     """
-    if len(orjson.dumps(arguments)) > MAX_INPUT_BYTES:
-        raise ToolFailed(f"the arguments have more than {MAX_INPUT_BYTES} bytes", reason="TooLarge")
+    _size(arguments)
     error = next(_validator(name, orjson.dumps(schema)).iter_errors(dict(arguments)), None)
     if error is None:
         return
@@ -31,6 +51,13 @@ def check_arguments(name: str, schema: Mapping[str, Any], arguments: Mapping[str
         f"arguments{'.' + place if place else ''} of the tool {name}: {error.message[:500]}",
         reason="InvalidArguments",
     )
+
+
+def _size(arguments: Mapping[str, Any]) -> int:
+    size = len(orjson.dumps(arguments))
+    if size > MAX_INPUT_BYTES:
+        raise ToolFailed(f"the arguments have more than {MAX_INPUT_BYTES} bytes", reason="TooLarge")
+    return size
 
 
 def check_result(result: Any) -> None:
@@ -50,9 +77,18 @@ def check_result(result: Any) -> None:
 @lru_cache(maxsize=256)
 def _validator(name: str, schema: bytes) -> jsonschema_rs.Validator:
     try:
-        return jsonschema_rs.validator_for(
-            orjson.loads(schema), mask=_MASK, pattern_options=jsonschema_rs.RegexOptions(), offline=True
-        )
-    except ValueError as error:
-        what = getattr(error, "message", "") or str(error).partition("\n")[0]
-        raise ToolFailed(f"the parameters of the tool {name} are no JSON Schema: {what[:500]}") from None
+        return build_validator(orjson.loads(schema), mask=_MASK)
+    except SchemaError as error:
+        raise _unusable(name, error) from None
+
+
+@lru_cache(maxsize=256)
+def _weight(name: str, schema: bytes) -> int:
+    try:
+        return weigh(orjson.loads(schema))
+    except SchemaRefused as error:
+        raise _unusable(name, error) from None
+
+
+def _unusable(name: str, error: ValueError) -> ToolFailed:
+    return ToolFailed(f"the parameters of the tool {name} are no JSON Schema: {str(error)[:500]}")

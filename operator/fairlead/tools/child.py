@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 import orjson
 
@@ -15,25 +16,35 @@ _MAX_STDERR: Final = 4096
 
 
 class Children:
-    """Starts the child processes of tools, no more than *limit* at a time."""
+    """Starts the child processes of tools, no more than *limit* at a time, and half of them for one namespace."""
 
     def __init__(self, *, limit: int = 4) -> None:
         self._places = asyncio.Semaphore(limit)
+        self._share = max(limit // 2, 1)
+        self._shares: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        """By namespace; those that are in use."""
 
     async def run(self, module: str, payload: dict[str, Any], context: ToolContext) -> Any:
         """Return what *module* of `fairlead.tools.children` answers to *payload*; it is killed when the time is over.
 
         Raises:
             ToolFailed: it said why it cannot, or broke a limit.
+            ToolUnavailable: there was no place for it, or it broke.
         """
-        async with self._places:
-            try:
-                async with asyncio.timeout(context.timeout_seconds):
-                    return await self._run(module, {**payload, "cpuSeconds": int(context.timeout_seconds) + 1})
-            except TimeoutError:
-                raise ToolFailed(
-                    f"not finished within {context.timeout_seconds:g} s: ask for less", reason="ToolTimeout"
+        share = self._shares.setdefault(context.namespace, asyncio.Semaphore(self._share))
+        has_place = False
+        try:
+            async with asyncio.timeout(context.timeout_seconds), share, self._places:
+                has_place = True
+                return await self._run(module, {**payload, "cpuSeconds": int(context.timeout_seconds) + 1})
+        except TimeoutError:
+            if not has_place:
+                raise ToolUnavailable(
+                    f"other computations took all places for {context.timeout_seconds:g} s", reason="ToolTimeout"
                 ) from None
+            raise ToolFailed(
+                f"not finished within {context.timeout_seconds:g} s: ask for less", reason="ToolTimeout"
+            ) from None
 
     async def _run(self, module: str, payload: dict[str, Any]) -> Any:
         process = await asyncio.create_subprocess_exec(

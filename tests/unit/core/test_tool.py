@@ -52,6 +52,12 @@ def make(spec: dict[str, Any]) -> dict[str, Any]:
             {"http": {"url": "https://x"}, "parameters": {"type": "objekt"}}, "InvalidSpec", "JSON Schema", id="schema"
         ),
         pytest.param(
+            {"http": {"url": "https://x"}, "parameters": {"type": "object", "allOf": [{"$ref": "#"}] * 2}},
+            "InvalidSpec",
+            "spec.parameters: no JSON Schema: it unfolds to more than",
+            id="schema-without-end",
+        ),
+        pytest.param(
             {"http": {"url": "https://x"}, "parameters": {"type": "array"}}, "InvalidSpec", "type: object", id="array"
         ),
     ],

@@ -144,3 +144,17 @@ async def test_reserve_counts_the_tools_that_are_offered() -> None:
     assert bare is not None
     assert offered is not None
     assert offered.input_tokens > bare.input_tokens + 1024
+
+
+@pytest.mark.parametrize("where", ["output", "tools"])
+async def test_ask_schema_that_grows_when_it_is_unfolded_is_refused(where: str) -> None:
+    links = {f"d{n}": {"properties": {name: {"$ref": f"#/$defs/d{n + 1}"} for name in "ab"}} for n in range(40)}
+    schema = {"type": "object", "$defs": links, "properties": {"a": {"$ref": "#/$defs/d0"}}}
+    grows = ToolInfo(name="grows", description="", parameters=schema)
+    world = World(first=says("never"))
+    world.models = Models(
+        cast("KubeClient", None), world.clock, cast("Providers", None), find_tool=lambda _context, _name: grows
+    )
+    with pytest.raises(TerminalError, match="no usable JSON Schema: it unfolds") as failed:
+        await (world.ask(output=schema) if where == "output" else world.ask(tools=("grows",)))
+    assert failed.value.reason == "InvalidSpec"

@@ -26,7 +26,7 @@ def toolbox() -> Toolbox:
     children = Children()
     registry = Registry((HttpRequest(NOBODY), JsonQuery(children), Sql(children)))
     kube: Any = FakeKube()
-    return Toolbox(kube, registry, NOBODY, timeout_seconds=10)
+    return Toolbox(kube, registry, NOBODY, children=children, timeout_seconds=10)
 
 
 def context(**tools: Any) -> TaskContext:
@@ -109,4 +109,11 @@ async def test_use_mcp_is_not_supported() -> None:
 async def test_use_schema_that_refers_elsewhere_is_not_fetched(reference: str) -> None:
     spec = {**POSTS, "parameters": {"$ref": reference}}
     with pytest.raises(ToolFailed, match="no JSON Schema"):
+        await toolbox().use(context(t=spec), ToolRequest(name="t"), timeout_seconds=10)
+
+
+async def test_use_schema_that_makes_much_work_is_refused() -> None:
+    links = {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(40)}
+    spec = {**POSTS, "parameters": {"type": "object", "$defs": links | {"d40": {}}, "$ref": "#/$defs/d0"}}
+    with pytest.raises(ToolFailed, match="it unfolds to more than"):
         await toolbox().use(context(t=spec), ToolRequest(name="t"), timeout_seconds=10)
