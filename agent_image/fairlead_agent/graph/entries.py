@@ -131,7 +131,10 @@ def timed_out(seconds: float | None = None) -> ErrorInfo:
 
 def output_error(output: Any) -> ErrorInfo | None:
     """Return what is wrong with an output."""
-    size = output_size(output)
+    try:
+        size = output_size(output)
+    except ValueError as error:
+        return ErrorInfo(reason="OutputInvalid", message=f"the output cannot be kept: {error}", retryable=False)
     if size <= MAX_OUTPUT:
         return None
     text = f"the output takes {size} bytes, at most {MAX_OUTPUT} are kept: return less, or a part of it"

@@ -154,7 +154,7 @@ class Reason(StrEnum):
     EXPRESSION_ERROR = "ExpressionError"
     """An expression failed; the message has it and the types of its values."""
     OUTPUT_INVALID = "OutputInvalid"
-    """The model's answer does not have the shape that `output` asks for."""
+    """The model's answer does not have the shape that `output` asks for, or what a node gave cannot be kept as JSON."""
     OUTPUT_TOO_LARGE = "OutputTooLarge"
     """The output is over 1 MiB."""
     TOOL_FAILED = "ToolFailed"
