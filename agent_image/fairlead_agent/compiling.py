@@ -39,6 +39,9 @@ ORDERED: Final = "ordered__"
 class ExpressionError(ValueError):
     """An expression that cannot be compiled, or that failed with the values it met."""
 
+    reason = "ExpressionError"
+    """What its node fails with."""
+
 
 @dataclass(frozen=True, slots=True)
 class Expression:

@@ -186,7 +186,7 @@ class Reason(StrEnum):
     TOO_MANY_ITEMS = "TooManyItems"
     """`forEach` gave more than 10,000 entries."""
     ITEM_FAILED = "ItemFailed"
-    """An entry of `forEach` failed; the message has which one and why."""
+    """Another entry of the `forEach` failed, and this one was cancelled. The node has the failed entry's reason."""
     REPEAT_EXHAUSTED = "RepeatExhausted"
     """`repeat.until` was not true after `maxIterations`."""
     APPROVAL_REQUIRED = "ApprovalRequired"
