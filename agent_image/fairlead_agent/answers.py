@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from fairlead_agent.failures import failure
+from fairlead_agent.graph import output_size
 from fairlead_agent.protocol import Message
 from fairlead_agent.schemas import mistakes
 
@@ -19,9 +20,13 @@ def parse_answer(answer: Any, schema: Mapping[str, Any]) -> Any:
     """Return the JSON value in *answer* if it matches *schema*.
 
     Raises:
-        NodeFailure: ``OutputInvalid``, with where and why.
+        NodeFailure: ``OutputInvalid``, with where and why: no JSON, nothing that can be kept, or no match.
     """
     value = _parse(answer) if isinstance(answer, str) else answer
+    try:
+        output_size(value)
+    except ValueError as error:
+        raise failure("OutputInvalid", f"the answer cannot be kept: {error}", retryable=True) from None
     found = mistakes(schema, value)
     if found:
         text = f"the answer does not match the schema of `output`: {'; '.join(found)}"
@@ -37,11 +42,11 @@ def repair(answer: Any, why: str) -> tuple[Message, Message]:
 
 
 def _parse(text: str) -> Any:
-    first: ValueError | None = None
+    first: Exception | None = None
     for candidate in _candidates(text):
         try:
             return json.loads(candidate)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             first = first or error
     shown = " ".join(text.split())[:_SHOWN]
     problem = f'the answer is not the JSON that `output` asks for: {first}; it begins with "{shown}"'

@@ -15,7 +15,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
-from fairlead_agent.functions import MACROS, NAMES
+from fairlead_agent.functions import MACROS, NAMES, RENAMED
 from fairlead_agent.lexing import Token, matching_brackets, tokens
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ ORDERED: Final = "ordered__"
 
 class ExpressionError(ValueError):
     """An expression that cannot be compiled, or that failed with the values it met."""
+
+    reason = "ExpressionError"
+    """What its node fails with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +87,8 @@ def compile_expression(source: str) -> Expression:
     parts = list(tokens(source))
     names = _Names(source, parts)
     names.collect()
-    if names.loops:
-        program = _compile(_bounded_loops(source, names.loops), shown=source)
+    if names.loops or names.renamed:
+        program = _compile(_rewritten(source, names), shown=source)
     return Expression(
         source,
         program,
@@ -156,6 +159,8 @@ class _Names:
         self.inputs: set[str] = set()
         self.functions: set[str] = set()
         self.loops: list[_Loop] = []
+        self.renamed: list[Token] = []
+        """The names of functions that are called by another name (`RENAMED`)."""
         self.all_inputs = False
         self._source = source
         self._parts = parts
@@ -190,6 +195,8 @@ class _Names:
         if name not in NAMES:
             raise self._unknown(i, "function", NAMES)
         self.functions.add(name)
+        if name in RENAMED:
+            self.renamed.append(self._parts[i])
         if name in MACROS and self._text(i - 1) == "." and self._text(i + 3) == ",":
             self._loop(i)
 
@@ -279,11 +286,13 @@ class _Names:
         return ExpressionError(f"{quoted(self._source)}: {text} (column {self._parts[i].start + 1})")
 
 
-def _bounded_loops(source: str, loops: list[_Loop]) -> str:
+def _rewritten(source: str, names: _Names) -> str:
     """Put a call of `TICK` into the body of every macro, and one of `ORDERED` around what it goes over.
 
-    So a loop can be ended from outside, and goes over a map by sorted key: the library's own order is random.
+    So a loop can be ended from outside, and goes over a map by sorted key: the library's own order is random. And call
+    functions by the names of `RENAMED`.
     """
+    loops = names.loops
     changes = [(loop.start, 1, f"({TICK}({loop.variable}) ? (") for loop in loops]
     changes += [(loop.end, 0, ") : null)") for loop in loops]
     for loop in loops:
@@ -291,6 +300,8 @@ def _bounded_loops(source: str, loops: list[_Loop]) -> str:
         if not loop.is_list:
             before, after = (f"(type({over}) == list ? {over} : ", ")") if loop.is_path else ("", "")
             changes += [(loop.range_start, 2, f"{before}{ORDERED}("), (loop.range_end, -1, f"){after}")]
+    for called in names.renamed:
+        changes.append((called.start + len(called.text), 0, RENAMED[called.text].removeprefix(called.text)))
     for position, _, text in sorted(changes, key=lambda change: change[:2], reverse=True):
         source = source[:position] + text + source[position:]
     return source

@@ -7,11 +7,8 @@ larger than `MAX_RESULT`. What comes out is the same each time: maps are sorted 
 
 from __future__ import annotations
 
-import base64
-import math
 import time
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta
 from functools import lru_cache
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Final
@@ -29,7 +26,7 @@ from fairlead_agent.compiling import (
     library_failed,
     quoted,
 )
-from fairlead_agent.functions import FUNCTIONS, IMPLEMENTED, to_text
+from fairlead_agent.functions import FUNCTIONS, IMPLEMENTED, RENAMED, to_json, to_text
 from fairlead_agent.lexing import OPEN, closing_braces
 
 if TYPE_CHECKING:
@@ -140,7 +137,7 @@ class _State:
         context.add_function(TICK, self._tick)
         context.add_function(ORDERED, _ordered)
         for name in functions & IMPLEMENTED.keys():
-            context.add_function(name, IMPLEMENTED[name])
+            context.add_function(RENAMED.get(name, name), IMPLEMENTED[name])
         return context
 
     def _tick(self, element: Any) -> bool:
@@ -209,37 +206,6 @@ def _bounded(value: Any) -> Any:
     if isinstance(value, str | list | dict) and size(value, MAX_RESULT) > MAX_RESULT:
         raise ValueError(f"the result is larger than {MAX_RESULT} characters or values")
     return value
-
-
-def to_json(value: Any) -> Any:
-    """Return what CEL gave as JSON: times, spans and bytes become text, maps are sorted by key.
-
-    Raises:
-        ValueError: there is no JSON for it (infinity, a number that is none).
-    """
-    match value:
-        case None | bool() | int() | str():
-            return value
-        case float() if math.isfinite(value):
-            return value
-        case list():
-            return [to_json(one) for one in value]
-        case dict():
-            return dict(sorted((to_text(key), to_json(one)) for key, one in value.items()))
-        case datetime() | timedelta() | bytes():
-            return _as_text(value)
-        case _:
-            raise ValueError(f"{value} is no JSON value")
-
-
-def _as_text(value: datetime | timedelta | bytes) -> str:
-    match value:
-        case datetime():
-            return value.isoformat().replace("+00:00", "Z")
-        case timedelta():
-            return f"{value.total_seconds():g}s"
-        case _:
-            return base64.b64encode(value).decode()
 
 
 def evaluate(expression: Expression | str, variables: Mapping[str, Any]) -> Any:

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
@@ -29,7 +31,7 @@ class Function:
 FUNCTIONS: Final = tuple(
     Function(*row)
     for row in (
-        ("size", "size([1, 2])", "2", "length of a list, map or text"),
+        ("size", "size([1, 2])", "2", "length of a list, map or bytes; of a text, its characters"),
         ("has", 'has(inputs.a) ? inputs.a : "none"', '"none"', "whether a field is there"),
         ("all", "[1, 2].all(x, x > 0)", "true", "whether it holds for every element"),
         ("exists", "[1, 2].exists(x, x > 1)", "true", "whether it holds for some element"),
@@ -97,7 +99,39 @@ def to_text(value: Any) -> str:
 
 def _json(value: Any) -> str:
     """Return *value* as JSON, sorted by key: the order of a map must not depend on where it was kept."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True, default=str)
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+
+
+def to_json(value: Any) -> Any:
+    """Return what CEL gave as JSON: times, spans and bytes become text, maps are sorted by key.
+
+    Raises:
+        ValueError: there is no JSON for it (infinity, a number that is none).
+    """
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float() if math.isfinite(value):
+            return value
+        case list():
+            return [to_json(one) for one in value]
+        case dict():
+            return dict(sorted((to_text(key), to_json(one)) for key, one in value.items()))
+        case datetime() | timedelta() | bytes():
+            return _as_text(value)
+        case _:
+            raise ValueError(f"{value} is no JSON value")
+
+
+def _as_text(value: datetime | timedelta | bytes) -> str:
+    match value:
+        case datetime():
+            return value.isoformat().replace("+00:00", "Z")
+        case timedelta():
+            seconds = Decimal(value // timedelta(microseconds=1)).scaleb(-6)
+            return f"{seconds.normalize():f}s"
+        case _:
+            return base64.b64encode(value).decode()
 
 
 def _text(value: Any, name: str) -> str:
@@ -110,6 +144,13 @@ def _bounded(text: str) -> str:
     if len(text) > MAX_TEXT:
         raise ValueError(f"the text would be longer than {MAX_TEXT} characters")
     return text
+
+
+def _size(value: Any) -> int:
+    """Count the characters of a text, as ``substring`` does: the library counts its bytes."""
+    if not isinstance(value, str | bytes | list | dict):
+        raise TypeError("size wants a text, bytes, a list or a map")
+    return len(value)
 
 
 def _numbers(values: tuple[Any, ...], name: str) -> list[Any]:
@@ -159,7 +200,8 @@ _LOWER: Final = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
 _UPPER: Final = {lower: upper for upper, lower in _LOWER.items()}
 
 IMPLEMENTED: Final[Mapping[str, Callable[..., Any]]] = {
-    "string": to_text,
+    "size": _size,
+    "string": lambda value: to_text(to_json(value)),
     "bool": _bool,
     "min": lambda *values: min(_numbers(values, "min")),
     "max": lambda *values: max(_numbers(values, "max")),
@@ -172,7 +214,9 @@ IMPLEMENTED: Final[Mapping[str, Callable[..., Any]]] = {
     "replace": _replace,
     "substring": _substring,
     "indexOf": lambda text, part: _text(text, "indexOf").find(part),
-    "toJson": _json,
+    "toJson": lambda value: _json(to_json(value)),
     "fromJson": lambda text: json.loads(_text(text, "fromJson")),
 }
-"""What the CEL library lacks, or does only for some types (``string``)."""
+"""What the CEL library lacks, or does only for some types (``string``), or in another way (`RENAMED`)."""
+RENAMED: Final[Mapping[str, str]] = {"size": "size__"}
+"""The library's own would win: expressions are compiled with these names instead."""

@@ -18,8 +18,8 @@ from langgraph.graph.state import CompiledStateGraph
 from fairlead_agent.answers import parse_answer
 from fairlead_agent.checkpointer import JournalSaver
 from fairlead_agent.desk import Desk
-from fairlead_agent.expressions import to_json
 from fairlead_agent.failures import failure
+from fairlead_agent.functions import to_json
 from fairlead_agent.pausing import run_through
 from fairlead_agent.protocol import TurnInfo
 from fairlead_agent.runtime import Runtime

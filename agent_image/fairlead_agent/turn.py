@@ -240,8 +240,8 @@ def bounded(output: Any) -> Any:
     """
     try:
         size = output_size(output)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise failure("OutputInvalid", f"the answer is no JSON: {error}") from None
+    except ValueError as error:
+        raise failure("OutputInvalid", f"the answer cannot be kept: {error}") from None
     if size > MAX_OUTPUT:
         raise failure("OutputTooLarge", f"the answer takes {size} bytes, at most {MAX_OUTPUT} are kept")
     return output

@@ -58,8 +58,11 @@ class Endings(RunState):
     def _ended_try(self, work: Work, outcome: Outcome, at: datetime) -> Entry:
         if outcome.error is None:
             return self._succeeded(work, outcome.output, at)
+        return self._failed_try(work, outcome.error, at)
+
+    def _failed_try(self, work: Work, error: ErrorInfo, at: datetime) -> Entry:
         frame, name = self._place(work.node)
-        error, node = outcome.error, frame.graph.node(name)
+        node = frame.graph.node(name)
         if not node.retry.grants(work.try_number, error.reason, retryable=error.retryable):
             return make.failed(work, error, at, goes_on=node.continue_on_error)
         if reason := self._taken_along(frame, name, work):
@@ -79,12 +82,16 @@ class Endings(RunState):
     def _succeeded(self, work: Work, output: Any, at: datetime, **used: Any) -> Entry:
         frame, name = self._place(work.node)
         node = frame.graph.node(name)
-        error = make.output_error(output) or rules.repeat_error(frame, node, work, output)
+        is_try = node.for_each is None or work.item is not None
+        unkept = None if used else make.output_error(output)
+        if unkept is not None and is_try:
+            return self._failed_try(work, unkept, at)
+        error = unkept or rules.repeat_error(frame, node, work, output)
         if error is not None:
             return make.failed(work, error, at, goes_on=node.continue_on_error)
         if not used:
             used = {"digest": self._digests.of(frame, node, work.item)}
-            if node.cache is not None and (node.for_each is None or work.item is not None):
+            if node.cache is not None and is_try:
                 used["cache_seconds"] = node.cache.ttl_seconds
         return make.finished(work, State.SUCCEEDED, at, output=output, **used)
 

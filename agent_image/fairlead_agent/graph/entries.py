@@ -114,12 +114,12 @@ def taken_along(end: Entry) -> str:
 
 def expression_error(error: ExpressionError, prefix: str = "") -> ErrorInfo:
     """Return the error of a failed expression."""
-    return ErrorInfo(reason="ExpressionError", message=f"{prefix}{error}", retryable=False)
+    return ErrorInfo(reason=error.reason, message=f"{prefix}{error}", retryable=False)
 
 
 def item_error(entry: Entry) -> ErrorInfo:
-    """Return the error of a node whose item failed."""
-    error = entry.error or ErrorInfo(reason="ItemFailed", message="it failed")
+    """Return the error of a node whose item failed: the item's."""
+    error = entry.error or ErrorInfo(reason=ITEM_FAILED, message="it failed")
     return error.model_copy(update={"message": f"item {entry.item}: {error.message}"})
 
 
@@ -131,7 +131,10 @@ def timed_out(seconds: float | None = None) -> ErrorInfo:
 
 def output_error(output: Any) -> ErrorInfo | None:
     """Return what is wrong with an output."""
-    size = output_size(output)
+    try:
+        size = output_size(output)
+    except ValueError as error:
+        return ErrorInfo(reason="OutputInvalid", message=f"the output cannot be kept: {error}", retryable=False)
     if size <= MAX_OUTPUT:
         return None
     text = f"the output takes {size} bytes, at most {MAX_OUTPUT} are kept: return less, or a part of it"

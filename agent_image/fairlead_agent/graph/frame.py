@@ -82,7 +82,7 @@ class Frame:
     """The try of a ``workflow`` node that it is."""
     depth: int = 1
     forced: frozenset[str] | None = frozenset()
-    """The nodes that must not be reused; None: all."""
+    """The nodes that a rerun does again, whatever results there are; None: all."""
     outputs: dict[str, Any] = field(default_factory=dict)
     states: dict[str, State] = field(default_factory=dict)
     """Of the nodes that are finished, in this round."""

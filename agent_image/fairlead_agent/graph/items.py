@@ -10,6 +10,12 @@ from fairlead_agent.graph.model import MAX_ITEMS, Node
 from fairlead_agent.protocol import Entry, State
 
 
+class TooManyItems(ExpressionError):
+    """A ``forEach`` that gives more than `MAX_ITEMS`."""
+
+    reason = "TooManyItems"
+
+
 class Items:
     """One node's items. The values are looked up when they are needed first, not while a journal is read."""
 
@@ -39,7 +45,7 @@ class Items:
         if not isinstance(given, Mapping | list):
             raise ExpressionError(f'forEach "{self.node.for_each.source}" gives {kind(given)}, not a list or a map')
         if len(given) > MAX_ITEMS:
-            raise ExpressionError(f"forEach gives {len(given)} items, at most {MAX_ITEMS} are allowed")
+            raise TooManyItems(f"forEach gives {len(given)} items, at most {MAX_ITEMS} are allowed")
         self._is_map = isinstance(given, Mapping)
         self._values = dict(sorted(given.items())) if isinstance(given, Mapping) else dict(_numbered(given))
         self._unstarted = list(reversed(self._values))

@@ -42,6 +42,11 @@ def names(path: str) -> tuple[str, ...]:
     return tuple(re.split(r"[\[#]", part, maxsplit=1)[0] for part in path.split("/"))
 
 
+def in_handler(path: str) -> bool:
+    """Whether *path* is a handler, or lies inside one."""
+    return not HANDLERS.keys().isdisjoint(names(path))
+
+
 def parent(path: str) -> tuple[str, str | None, int] | None:
     """Return path, item and iteration of the execution that *path* lies in; None: the run itself."""
     prefix, _ = split(path)

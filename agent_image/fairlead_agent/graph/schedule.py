@@ -14,6 +14,7 @@ from fairlead_agent.graph.endings import Endings, Outcome
 from fairlead_agent.graph.frame import Frame, Lookup, Work
 from fairlead_agent.graph.model import MAX_DEPTH, Graph, Node
 from fairlead_agent.graph.parsing import parse_graph
+from fairlead_agent.graph.paths import in_handler
 from fairlead_agent.graph.tries import Changes
 from fairlead_agent.problems import GraphError, Problem
 from fairlead_agent.protocol import (
@@ -317,13 +318,14 @@ class Schedule(Endings):
             ExpressionError: ``cache.key`` failed.
         """
         looks_up = node.cache is not None and (node.for_each is None or work.item is not None)
-        earlier = self._earlier.get((work.node, work.item, work.iteration))
-        if frame.forced is None or node.name in frame.forced:
+        forced = frame.forced is None or node.name in frame.forced
+        earlier = None if forced else self._earlier.get((work.node, work.item, work.iteration))
+        if earlier is not None and in_handler(work.node):  # it acts on how this run ends
             earlier = None
         digest = self._digests.of(frame, node, work.item) if earlier or looks_up else ""
         if earlier is not None and digest and earlier.digest == digest:
             return self._succeeded(work, earlier.output, at, reason="Reused", reused=self._rerun, digest=digest)
-        if node.cache is None or not digest:
+        if node.cache is None or forced or not digest:
             return make.started(work, at)
         lookup = Lookup(digest, node.cache.ttl_seconds)
         self._tries.begin(Work(work.node, work.item, work.iteration, lookup=lookup), by_engine=True)

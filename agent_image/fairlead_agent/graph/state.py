@@ -178,7 +178,7 @@ class RunState:
         inputs, problems = check_inputs(graph.declared, given)
         if problems:
             raise GraphError(problems)
-        forced = None if outer.forced is None or name in outer.forced or name in HANDLERS else frozenset[str]()
+        forced = None if outer.forced is None or name in outer.forced else frozenset[str]()
         frame = Frame(
             graph,
             inputs,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AfterValidator, AwareDatetime, Field
 
 from fairlead_agent.protocol.base import MAX_ENTRIES, MAX_LINES, MAX_TASKS, Count, ItemName, Key, NodePath, Wire
 
@@ -19,12 +19,17 @@ class State(StrEnum):
     CANCELLED = "Cancelled"
 
 
+def _written(text: str) -> str:
+    return text.encode(errors="replace").decode()
+
+
 class ErrorInfo(Wire):
     """Why something failed, for a person and for `retry.on`."""
 
     reason: str
     """``ExpressionError``, ``Timeout``, ``ToolFailed``, ``ModelFailed``, ``RateLimited``, ``OutputInvalid`` …"""
-    message: str
+    message: Annotated[str, AfterValidator(_written)]
+    """Halves of characters, which nothing can write, are question marks."""
     retryable: bool = True
     """False where the same request must fail again (a bad argument, a refused address)."""
     retry_after_seconds: float | None = None

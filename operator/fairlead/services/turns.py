@@ -17,6 +17,7 @@ from fairlead.services.tasks import TaskContext, Tasks
 from fairlead.storage.base import Effects, Fence, Span, Storage, Turn
 from fairlead.tracing.attributes import attributes, failure
 from fairlead.tracing.ids import node_span_id, turn_span_id
+from fairlead_agent.graph.paths import in_handler
 from fairlead_agent.protocol import CancelTurns, Entry, ErrorInfo, Kind, StartTurn, State, TurnAnswer, TurnInfo
 
 _ALLOWED: Final = frozenset({Kind.WAITING, Kind.CHECKPOINT, Kind.TURN_FINISHED})
@@ -42,12 +43,13 @@ class Turns:
         context = await self._tasks.context(fence)
         spec = check_turn(context, request)
         now = self._clock.now()
+        whole = None if in_handler(request.node) else context.deadline
         turn = Turn(
             id=turn_id(fence.task_id, request.key),
             key=request.key,
             pool=names.agent_pool(context.cluster, context.namespace, request.agent),
             request={**request.model_dump(mode="json", by_alias=True), "requestedAt": now.isoformat()},
-            deadline=_deadline(now, context.deadline, request.timeout_seconds, spec.get("turnTimeoutSeconds")),
+            deadline=_deadline(now, whole, request.timeout_seconds, spec.get("turnTimeoutSeconds")),
         )
         await self._storage.start_turn(fence, turn)
 
@@ -158,6 +160,6 @@ def _ended(span: Span, entry: Entry, answer: TurnAnswer) -> Span:
 
 
 def _deadline(now: datetime, whole: datetime | None, *seconds: float | None) -> datetime | None:
-    """Return when a turn is over: with its run, its node's try or its agent's patience, whichever is first."""
+    """Return when a turn is over: with its node's try, its agent's patience or *whole*, whichever is first."""
     ends = [now + timedelta(seconds=limit) for limit in seconds if limit]
     return min((*ends, whole) if whole is not None else ends, default=None)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -297,6 +298,27 @@ def test_run_refuses_an_output_over_a_mebibyte(simulation: Any) -> None:
     assert world.node("a").output is None
 
 
+@pytest.mark.parametrize(
+    "output",
+    [{"n": float("nan")}, [float("inf")], {"t": "\ud83d"}, {"id": 1 << 70}, json.loads("[" * 150 + "]" * 150)],
+    ids=["nan", "infinity", "surrogate", "integer", "deep"],
+)
+def test_run_fails_a_node_whose_output_cannot_be_kept(simulation: Any, output: Any) -> None:
+    node = tool("a", onError="Continue")
+    spec = {"nodes": [node, tool("b", needs=["a"], arguments={"why": "{{ outputs.a.reason }}"})]}
+    world = simulation.finish(spec, handler=lambda call: _give(output) if call.node == "a" else echo(call))
+    assert world.node("a").error.message.startswith("the output cannot be kept: ")
+    assert world.end.output == {"b": {"why": "OutputInvalid"}}
+
+
+def test_run_whose_own_output_cannot_be_kept_fails_and_runs_finally(simulation: Any) -> None:
+    finally_ = {"tool": {"name": "echo", "arguments": {"why": "{{ run.reason }}"}}}
+    spec = {"nodes": [tool("a")], "output": {"id": 1 << 70}, "finally": finally_}
+    world = simulation.finish(spec, handler=echo)
+    assert (world.end.state, world.end.reason, world.end.output) == (State.FAILED, "OutputInvalid", None)
+    assert world.node("@finally").output == {"why": "OutputInvalid"}
+
+
 def test_run_refuses_a_run_output_over_a_mebibyte(simulation: Any) -> None:
     spec = {"nodes": [tool("a"), tool("b")]}
     world = simulation.finish(spec, handler=lambda _call: _give("x" * 600_000))
@@ -341,10 +363,15 @@ def test_run_ends_a_run_whose_journal_is_refused(simulation: Any) -> None:
     assert (world.node("a").state, world.node("a").reason) == (State.CANCELLED, "TooLarge")
 
 
+class _Buggy(dict[str, Any]):
+    def values(self) -> Any:
+        raise LookupError("no values")
+
+
 def test_run_ends_a_run_that_meets_a_bug(simulation: Any) -> None:
-    world = simulation.finish({"nodes": [tool("a")]}, handler=lambda _call: _give(float("nan")))
+    world = simulation.finish({"nodes": [tool("a")]}, handler=lambda _call: _give(_Buggy()))
     assert (world.end.state, world.end.reason) == (State.FAILED, "InternalError")
-    assert "JSON" in world.end.error.message
+    assert world.end.error.message == "LookupError: no values"
     assert world.node("a").state is State.CANCELLED
 
 

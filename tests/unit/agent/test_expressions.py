@@ -43,6 +43,10 @@ JSON = st.recursive(
 )
 
 
+OF_EVERY_KIND = """{'t': [timestamp('2026-01-01T00:00:00Z')], 'd': duration('90s'), 'b': b'abc', 1: 1.5}"""
+TEXT_OF_EVERY_KIND = '"1":1.5,"b":"YWJj","d":"90s","t":["2026-01-01T00:00:00Z"]'
+
+
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.name)
 def test_functions_do_what_their_examples_say(function: Any) -> None:
     assert evaluate(function.example, {"inputs": {}}) == json.loads(function.result)
@@ -80,6 +84,14 @@ def test_functions_are_published_all() -> None:
         ("[3, 4].map(x, x > 3, x * 2)", [8]),
         ("inputs.list.filter(inputs_, true).size()", 2),
         ("9007199254740993", 9007199254740993),
+        ('"héé𝄞".size() + size("é")', 5),
+        ('size(b"é") + {"é": 1}.size() + ["é"].size()', 4),
+        ("'a,é'.split(',').map(size, size.size()).size() == 2 && ['é'].map(x, size(x)) == [1]", True),
+        ('"héé".substring(1, "héé".size())', "éé"),
+        ("[duration('1234567s'), duration('3600.125s'), duration('-1.5s')]", ["1234567s", "3600.125s", "-1.5s"]),
+        ("[duration('0s'), duration('0.000001s'), duration('10s')]", ["0s", "0.000001s", "10s"]),
+        (f"string({OF_EVERY_KIND})", f"{{{TEXT_OF_EVERY_KIND}}}"),
+        (f"toJson({OF_EVERY_KIND})", f"{{{TEXT_OF_EVERY_KIND}}}"),
     ],
 )
 def test_evaluate_gives_json(source: str, expected: Any) -> None:
@@ -103,6 +115,7 @@ def test_evaluate_gives_json(source: str, expected: Any) -> None:
         ("inputs{a: 1}", "messages are not supported"),
         ("loop", "column 1"),
         ("tick__(1)", 'unknown function "tick__"'),
+        ("size__('a')", 'unknown function "size__"'),
         ("(" * 500 + "1" + ")" * 500, "nested too deeply"),
         ("1" + " + 1" * MAX_LENGTH, f"may have {MAX_LENGTH} characters"),
         ("'abc", "column 1"),
@@ -124,6 +137,8 @@ def test_compile_expression_names_the_mistake(source: str, text: str) -> None:
         ("inputs.list[9]", "index out of bounds: 9 (inputs.list is array)"),
         ("1 / 0", "division by zero"),
         ("[inputs.text].sum()", "sum wants numbers"),
+        ("size(inputs.n)", "size wants a text, bytes, a list or a map (inputs.n is integer)"),
+        ("toJson([1.0 / 0.0])", "inf is no JSON value"),
         ("double('inf')", "inf is no JSON value"),
         ("inputs.n.map(x, x)", "only lists and maps have elements, not integer"),
         ("inputs.text.matches('(')", "not a valid regex"),
@@ -161,6 +176,7 @@ def test_compile_expression_knows_what_is_used() -> None:
         ('{{ "{{" }} x', "{{ x"),
         ("{{ [{'a': 1}].map(x, x.a) // }} in a comment\n }}", [1]),
         ("é {{ inputs.text }} 𝄞", "é t 𝄞"),
+        (f"{{{{ {OF_EVERY_KIND} }}}} and", f"{{{TEXT_OF_EVERY_KIND}}} and"),
     ],
 )
 def test_render_fills_in_text(text: str, expected: Any) -> None:

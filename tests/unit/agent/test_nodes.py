@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -52,6 +53,46 @@ def test_parse_answer_says_where_and_why(answer: Any, text: str) -> None:
         parse_answer(answer, SCHEMA)
     assert (caught.value.error.reason, caught.value.error.retryable) == ("OutputInvalid", True)
     assert text in caught.value.error.message
+
+
+UNKEPT = [
+    pytest.param('{"score": NaN}', "NaN and infinity are no JSON values", id="nan"),
+    pytest.param('{"score": -1e999}', "NaN and infinity are no JSON values", id="infinity"),
+    pytest.param('{"t": ["\\ud83d"]}', "'\\ud83d' is half a character", id="surrogate"),
+    pytest.param('{"\\ude00": 1}', "'\\ude00' is half a character", id="surrogate-as-key"),
+    pytest.param(f'{{"id": {1 << 64}}}', "18446744073709551616 has more than 64 bits", id="too-long"),
+    pytest.param(f'{{"id": [{-(1 << 63) - 1}]}}', "-9223372036854775809 has more than 64 bits", id="too-negative"),
+    pytest.param('{"a":' * 129 + "1" + "}" * 129, "in each other more than 128 deep", id="too-deep"),
+    pytest.param('{"a":' * 5000 + "1" + "}" * 5000, "recursion", id="too-deep-to-read"),
+]
+"""What Python reads as JSON and nothing keeps."""
+
+
+@pytest.mark.parametrize(("answer", "text"), UNKEPT)
+def test_parse_answer_refuses_what_cannot_be_kept(answer: str, text: str) -> None:
+    with pytest.raises(NodeFailure) as caught:
+        parse_answer(answer, {"type": "object"})
+    assert (caught.value.error.reason, caught.value.error.retryable) == ("OutputInvalid", True)
+    assert text in caught.value.error.message
+
+
+def test_parse_answer_takes_what_can_just_be_kept() -> None:
+    numbers = {"numbers": [(1 << 64) - 1, -(1 << 63), 1e308, True], "text": "\U0001f600"}
+    assert parse_answer(json.dumps(numbers), {"type": "object"}) == numbers
+    assert parse_answer("[" * 128 + "]" * 128, {"type": "array"})
+
+
+@pytest.mark.parametrize(("answer", "text"), UNKEPT)
+def test_llm_tells_the_model_what_cannot_be_kept(simulation: Any, answer: str, text: str) -> None:
+    asked: list[str] = []
+
+    async def handler(call: Call) -> Any:
+        asked.append(call.llm.messages[-1].content if call.llm else "")
+        return answer if call.key.endswith("/0") else '{"t": "well"}'
+
+    spec = {"model": "m", "nodes": [{"name": "a", "llm": {"prompt": "x", "output": {"type": "object"}}}]}
+    assert simulation.finish(spec, handler=handler).end.output == {"a": {"t": "well"}}
+    assert text in asked[1]
 
 
 def test_llm_sends_messages_model_schema_and_parameters(simulation: Any) -> None:

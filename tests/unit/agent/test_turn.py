@@ -84,6 +84,18 @@ def test_turn_loops_over_the_agents_tools(simulation: Any) -> None:
     assert [entry.kind for entry in turn_of(world).journal] == [Kind.TURN_FINISHED]
 
 
+@pytest.mark.parametrize("tools", [(), ("read",)])
+def test_turn_tells_its_model_what_cannot_be_kept_and_fails_with_it(simulation: Any, tools: tuple[str, ...]) -> None:
+    says = [r'{"t": "\ud83d"}', r'{"t": "\ud83d\ude00"}']
+    asks = {"name": "smith", "prompt": "go", "output": {"type": "object"}}
+    for answers, output in ((says, {"a": {"t": "\U0001f600"}}), (says[:1] * 2, None)):
+        spec = {"nodes": [{"name": "a", "agent": asks}]}
+        world = simulation.finish(spec, handler=script(*answers), **smith(tools=tools))
+        assert world.end.output == output
+    error = turn_of(world).journal[-1].error
+    assert (error.reason, "half a character" in error.message) == ("OutputInvalid", True)
+
+
 def test_turn_is_parked_while_a_person_decides(simulation: Any) -> None:
     keys = smith(tools=("read", "send"))
     world = simulation.finish(SPEC, handler=script(SEND, "done"), decide=yes, decide_seconds=HOUR, **keys)
@@ -262,6 +274,17 @@ def doubt() -> StateGraph[Any]:
     return graph
 
 
+def raise_halves(_state: Odd) -> Odd:
+    raise RuntimeError("no \ud83d")
+
+
+def halves() -> StateGraph[Any]:
+    graph = StateGraph(Odd)
+    graph.add_node("a", raise_halves)
+    graph.add_edge(START, "a")
+    return graph
+
+
 def boom() -> StateGraph[Any]:
     graph = StateGraph(Odd)
     graph.add_node("a", lambda state: {"output": state["no"]})
@@ -274,7 +297,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Provide the graphs as an importable module, as an agent's image would."""
     module = ModuleType("own_graphs")
     found = {"research": research(), "compiled": research().compile(), "odd": odd(), "chat": chat(), "boom": boom()}
-    module.__dict__.update(found, text="no graph", loop=loop(), doubt=doubt())
+    module.__dict__.update(found, text="no graph", loop=loop(), doubt=doubt(), halves=halves())
     monkeypatch.setitem(sys.modules, "own_graphs", module)
 
 
@@ -318,6 +341,7 @@ def test_own_graph_of_messages_answers_with_its_last_one(simulation: Any) -> Non
     [
         pytest.param("own_graphs:odd", "holds a ", id="a-type-that-is-not-kept"),
         pytest.param("own_graphs:boom", "own_graphs:boom failed: KeyError: 'no'", id="it-raises"),
+        pytest.param("own_graphs:halves", "own_graphs:halves failed: RuntimeError: no ?", id="it-raises-no-text"),
         pytest.param("own_graphs:text", "is a str: it has to be a StateGraph or a compiled graph", id="no-graph"),
         pytest.param("own_graphs:none", "cannot be loaded: AttributeError", id="no-attribute"),
         pytest.param("no_such_module:x", "cannot be loaded: ModuleNotFoundError", id="no-module"),

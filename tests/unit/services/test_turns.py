@@ -2,15 +2,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from fairlead.errors import InvalidObject
-from fairlead.services.tasks import TaskContext
-from fairlead.services.turns import TurnView, build_turn_info, fold_turn, turn_id
+from fairlead.services.tasks import TaskContext, Tasks
+from fairlead.services.turns import Turns, TurnView, build_turn_info, fold_turn, turn_id
+from fairlead.storage.base import Fence, Storage, Turn
+from fairlead.testing.clock import FakeClock
 from fairlead.tracing.ids import node_span_id, turn_span_id
-from fairlead_agent.protocol import Entry, ErrorInfo, Kind, StartTurn, State, Wait, WaitFor
+from fairlead_agent.protocol import Entry, ErrorInfo, Kind, StartTurn, State, Wait, WaitFor, call_key
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 TURN = StartTurn(attempt=1, key="fix/=0/1/1/1", node="fix", item="0", agent="engineer", prompt="mend it")
@@ -74,6 +76,44 @@ def test_fold_turn_that_failed_answers_with_an_error(values: dict[str, Any], rea
     assert effects.turn is not None
     assert effects.turn["error"]["reason"] == reason
     assert effects.spans[0].status != "ok"
+
+
+class Known:
+    """Storage that keeps the turn it is given, and the one task that there is."""
+
+    def __init__(self, context: TaskContext) -> None:
+        self._context = context
+        self.turn: Turn | None = None
+
+    async def context(self, fence: Fence) -> TaskContext:
+        del fence
+        return self._context
+
+    async def start_turn(self, fence: Fence, turn: Turn) -> None:
+        del fence
+        self.turn = turn
+
+
+@pytest.mark.parametrize(
+    ("node", "seconds"),
+    [
+        pytest.param("fix", 30, id="node"),
+        pytest.param("w[@finally]/fix", 30, id="item-named-so"),
+        pytest.param("@finally", 60, id="handler"),
+        pytest.param("w[0]#2.1/@onFailure", 60, id="handler-inside"),
+        pytest.param("@finally/fix", 60, id="in-a-handlers-workflow"),
+    ],
+)
+async def test_start_gives_a_handlers_turn_its_time_beyond_the_runs_deadline(node: str, seconds: float) -> None:
+    nodes = [{"name": name, "agent": {"name": "engineer"}, "workflow": {"name": "i"}} for name in ("fix", "w")]
+    spec = {"nodes": nodes, "finally": nodes[0], "onFailure": nodes[0]}
+    document = {"workflow": {"spec": spec}, "workflows": {"i": spec}, "agents": {"engineer": {}}}
+    known = Known(replace(context(), document=document, turn=None, deadline=START + timedelta(seconds=30)))
+    turns = Turns(cast("Storage", known), FakeClock(START), cast("Tasks", known))
+    request = TURN.model_copy(update={"node": node, "item": None, "key": call_key(node, None, 1, 1, 0)})
+    await turns.start(Fence("task-1", "s", 1), request.model_copy(update={"timeout_seconds": 60.0}))
+    assert known.turn is not None
+    assert known.turn.deadline == START + timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize("kind", sorted(set(Kind) - {Kind.WAITING, Kind.CHECKPOINT, Kind.TURN_FINISHED}))

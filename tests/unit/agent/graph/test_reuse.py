@@ -139,6 +139,35 @@ def test_a_node_with_cache_is_looked_up_and_kept(kit: Any) -> None:
     assert run(kit, nodes, cached={entry.digest: "kept"}, inputs={"x": "2", "y": ""}).node("a").output == "a"
 
 
+@pytest.mark.parametrize(("from_", "ran"), [("Failed", []), ("a", ["a"]), ("Start", ["a", "b", "c", "side"])])
+def test_a_rerun_does_what_is_forced_again_whatever_is_cached(kit: Any, from_: str, ran: list[str]) -> None:
+    nodes = [
+        kit.tool("a", cache={}, arguments={"x": "{{ inputs.x }}"}),
+        kit.tool("b", cache={}, forEach="[1, 2]"),
+        {"name": "c", "cache": {}, "workflow": {"name": "w"}},
+        kit.tool("side"),
+    ]
+    workflows = {"w": {"nodes": [kit.tool("d", cache={})]}}
+    first = run(kit, nodes, workflows=workflows)
+    kept = [entry for entry in first.journal if entry.cache_seconds]
+    assert {entry.node for entry in kept} == {"a", "b", "c", "c/d"}
+    again = first.again(from_, cached={entry.digest: "kept" for entry in kept})
+    assert sorted({work.node.partition("/")[0] for work in again.ran}) == ran
+    assert not any(work.lookup for work in again.ran)
+    assert [entry.digest for entry in again.journal if entry.cache_seconds] == [
+        entry.digest for entry in kept if entry.node.partition("/")[0] in ran
+    ], "what is done again is kept for others"
+
+
+def test_a_rerun_does_again_what_handlers_do_but_for_what_is_cached(kit: Any) -> None:
+    workflows = {"w": {"nodes": [kit.tool("p"), kit.tool("q", "p", cache={})]}}
+    spec = {"nodes": [kit.tool("a")], "finally": {"workflow": {"name": "w"}}}
+    first = kit.play(spec, workflows=workflows).finish()
+    kept = first.node("@finally/q")
+    again = first.again(cached={kept.digest: "kept"})
+    assert (names(again), again.node("@finally/q").reason) == (["@finally/p", "@finally/q"], "Cached")
+
+
 def test_a_cache_key_stands_for_what_is_given(kit: Any) -> None:
     cache = {"key": "string(item)"}
     nodes = [kit.tool("a", forEach="[1, 2]", arguments={"x": "{{ inputs.x }}"}, cache=cache)]
@@ -149,6 +178,8 @@ def test_a_cache_key_stands_for_what_is_given(kit: Any) -> None:
     assert second.end.output == {"a": ["a=0", "kept"]}
     failing = run(kit, [kit.tool("a", cache={"key": "inputs.x.y"})])
     assert (failing.node("a").reason, failing.ran) == ("ExpressionError", [])
+    forced = first.again("Start", spec=failing.spec)
+    assert (forced.node("a").reason, forced.ran) == ("ExpressionError", [])
 
 
 def test_a_suspended_run_does_not_start_what_the_cache_lacks(kit: Any) -> None:

@@ -331,6 +331,51 @@ def test_an_output_that_is_too_large_fails_its_node(kit: Any) -> None:
     assert (play.node("a").reason, play.end.reason) == ("OutputTooLarge", "NodeFailed")
 
 
+@pytest.mark.parametrize(
+    ("retry", "node", "tries"),
+    [
+        pytest.param({"on": ["OutputTooLarge"]}, {}, 3, id="asked-for"),
+        pytest.param({}, {}, 1, id="does-not-pass-by-itself"),
+        pytest.param({"on": ["OutputTooLarge"]}, {"forEach": "[1]"}, 3, id="item"),
+    ],
+)
+def test_an_output_that_is_too_large_is_tried_again_if_that_is_wanted(
+    kit: Any, retry: Any, node: Any, tries: int
+) -> None:
+    tool = kit.tool("a", retry={"limit": 2, "backoffSeconds": 1, **retry}, **node)
+    play = kit.finish(tool, oracle=lambda *_: Outcome("x" * (1 << 20)))
+    assert [work.try_number for work in play.ran] == list(range(1, tries + 1))
+    assert play.node("a").reason == "OutputTooLarge"
+    assert len(play.of(Kind.TRY_FAILED, "a")) == tries - 1
+    play = kit.finish(tool, oracle=lambda work, _: Outcome("x" * (1 << 20) if work.try_number == 1 else "good"))
+    assert (play.end.state is State.SUCCEEDED) == (tries > 1)
+
+
+def test_items_that_are_too_large_together_fail_their_node_at_once(kit: Any) -> None:
+    retry = {"limit": 2, "on": ["OutputTooLarge"]}
+    tool = kit.tool("a", forEach="[1, 2, 3]", retry=retry)
+    play = kit.finish(tool, oracle=lambda *_: Outcome("x" * (400 << 10)))
+    assert (len(play.ran), play.node("a").reason, play.of(Kind.TRY_FAILED)) == (3, "OutputTooLarge", [])
+
+
+def test_too_many_items_fail_their_node_and_say_so(kit: Any) -> None:
+    tool = kit.tool("a", forEach="inputs.list", onError="Continue", retry={"limit": 1, "on": ["TooManyItems"]})
+    declared = [{"name": "list", "type": "array"}]
+    play = kit.play({"inputs": declared, "nodes": [tool]}, inputs={"list": [0] * 10_001}).finish()
+    assert (play.ran, play.node("a").reason) == ([], "TooManyItems")
+    assert play.end.output["a"] == {
+        "reason": "TooManyItems",
+        "message": "forEach gives 10001 items, at most 10000 are allowed",
+    }
+
+
+@pytest.mark.parametrize("reason", ["ToolFailed", "BudgetExceeded"])
+def test_a_failed_item_gives_its_node_its_own_reason(kit: Any, reason: str) -> None:
+    play = kit.finish(kit.tool("a", forEach="[1, 2]"), oracle=lambda *_: kit.failure(reason, retryable=False))
+    assert (play.node("a").reason, play.node("a").error.message) == (reason, "item 0: no")
+    assert play.end.reason == ("NodeFailed" if reason == "ToolFailed" else reason)
+
+
 def test_an_outcome_that_nobody_waits_for_is_ignored(kit: Any) -> None:
     schedule = Schedule(parse_graph({"nodes": [kit.tool("a")]}), inputs={}, run={})
     schedule.advance(kit.epoch)
