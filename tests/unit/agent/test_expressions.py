@@ -23,6 +23,7 @@ from fairlead_agent.expressions import (
     template,
 )
 from fairlead_agent.functions import IMPLEMENTED, NAMES, to_text
+from fairlead_agent.inputs import check_inputs
 
 VALUES = {
     "inputs": {"text": "t", "nothing": None, "list": [1, {"b": "{{ inputs.text }}"}], "n": 3},
@@ -41,6 +42,15 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=10,
 )
+
+
+def test_inputs_that_are_not_given_are_null_and_never_missing() -> None:
+    inputs, _ = check_inputs([{"name": "a"}], {})
+    assert evaluate('inputs.a == null ? "none" : inputs.a', {"inputs": inputs}) == "none"
+    assert evaluate("has(inputs.a)", {"inputs": inputs}) is True
+    with pytest.raises(ExpressionError):
+        evaluate("has(inputs.a.b)", {"inputs": inputs})
+    assert not any("inputs" in compile_expression(one.example).variables for one in FUNCTIONS if one.name == "has")
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.name)
