@@ -32,7 +32,7 @@ FUNCTIONS: Final = tuple(
     Function(*row)
     for row in (
         ("size", "size([1, 2])", "2", "length of a list, map or bytes; of a text, its characters"),
-        ("has", 'has(inputs.a) ? inputs.a : "none"', '"none"', "whether a field is there"),
+        ("has", 'has({"a": 1}.b)', "false", "whether an object has a field; null is no object"),
         ("all", "[1, 2].all(x, x > 0)", "true", "whether it holds for every element"),
         ("exists", "[1, 2].exists(x, x > 1)", "true", "whether it holds for some element"),
         ("exists_one", "[1, 2].exists_one(x, x > 1)", "true", "whether it holds for exactly one element"),

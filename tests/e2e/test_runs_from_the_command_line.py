@@ -165,6 +165,31 @@ def test_rerun_reuses_what_is_the_same(ready: Laptop) -> None:
     assert len(ready.read("five-anew", "calls")) == 1
 
 
+def test_rerun_reads_inputs_as_the_workflow_that_it_runs_declares_them(ready: Laptop, tmp_path: Path) -> None:
+    file = tmp_path / "passing.yaml"
+
+    def revision() -> str:
+        found = ready.kubectl.get("workflow", "passing") or {}
+        return str(found.get("status", {}).get("revision", ""))
+
+    said = {"name": "say", "tool": {"name": "json_query", "arguments": {"data": "{{ inputs }}", "expression": "@"}}}
+    spec = {"inputs": [{"name": "count", "type": "integer"}], "nodes": [said], "output": "{{ outputs.say }}"}
+    spec["runsOn"] = {"agent": "a"}
+    file.write_text(yaml.safe_dump(kind("passing", spec)))
+    ready("apply", "-f", str(file))
+    ready("run", "passing", "-i", "count=1", "--name", "pass-1", "--wait")
+    spec["inputs"] = [{"name": "count", "type": "string"}]
+    file.write_text(yaml.safe_dump(kind("passing", spec)))
+    before = revision()
+    ready("apply", "-f", str(file))
+    ready.wait_for("the change", lambda: revision() not in ("", before))
+    ready("rerun", "pass-1", "-i", "count=2", "--name", "pass-2", "--wait")
+    assert json.loads(ready("output", "pass-2", "-o", "json")) == {"count": 2}
+    ready.kubectl.run("delete", "workflow", "passing")
+    ready("rerun", "pass-2", "-i", "count=3", "--name", "pass-3", "--wait")
+    assert json.loads(ready("output", "pass-3", "-o", "json")) == {"count": 3}
+
+
 def test_run_that_fails_ends_with_1_and_says_why(ready: Laptop) -> None:
     done = ready.run("run", "bad", "--wait", code=1)
     assert "NodeFailed" in done.stderr

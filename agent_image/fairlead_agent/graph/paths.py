@@ -7,7 +7,7 @@ more than once, its item, and its iteration and try but for the first, tell them
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -58,6 +58,18 @@ def parent(path: str) -> tuple[str, str | None, int] | None:
         return None
     name, item, iteration, _try = found.groups()
     return outer + name, None if item is None else unquote(item), int(iteration or 1)
+
+
+def around(path: str, item: str | None, iteration: int) -> Iterator[tuple[str, str | None, int]]:
+    """Yield the executions that one lies in, the innermost first: of an item its node, and the node outside of it."""
+    place: tuple[str, str | None, int] | None = (path, item, iteration)
+    while place is not None:
+        node, item, iteration = place
+        if item is not None:
+            yield node, None, iteration
+        place = parent(node)
+        if place is not None:
+            yield place
 
 
 def definition(document: Mapping[str, Any], path: str) -> Mapping[str, Any] | None:

@@ -15,6 +15,7 @@ from fairlead_agent.graph.frame import Frame, Lookup, Work
 from fairlead_agent.graph.model import MAX_DEPTH, Graph, Node
 from fairlead_agent.graph.parsing import parse_graph
 from fairlead_agent.graph.paths import in_handler
+from fairlead_agent.graph.reuse import Earlier
 from fairlead_agent.graph.tries import Changes
 from fairlead_agent.problems import GraphError, Problem
 from fairlead_agent.protocol import (
@@ -64,8 +65,7 @@ class Schedule(Endings):
         rerun: Rerun | None = None,
     ) -> None:
         super().__init__(graph, inputs=inputs, run=run, workflows=workflows, definitions=definitions, rerun=rerun)
-        self._earlier = {(one.node, one.item, one.iteration): one for one in rerun.entries} if rerun else {}
-        self._rerun = rerun.uid if rerun else ""
+        self._earlier = Earlier(rerun)
         self._held: list[tuple[Work, datetime]] = []
         """Pauses that ended while the run was suspended."""
 
@@ -319,12 +319,11 @@ class Schedule(Endings):
         """
         looks_up = node.cache is not None and (node.for_each is None or work.item is not None)
         forced = frame.forced is None or node.name in frame.forced
-        earlier = None if forced else self._earlier.get((work.node, work.item, work.iteration))
-        if earlier is not None and in_handler(work.node):  # it acts on how this run ends
-            earlier = None
-        digest = self._digests.of(frame, node, work.item) if earlier or looks_up else ""
-        if earlier is not None and digest and earlier.digest == digest:
-            return self._succeeded(work, earlier.output, at, reason="Reused", reused=self._rerun, digest=digest)
+        compares = not forced and self._earlier.knows(work) and not in_handler(work.node)  # which acts on this run's end
+        digest = self._digests.of(frame, node, work.item) if compares or looks_up else ""
+        earlier = self._earlier.find(work, digest) if compares else None
+        if earlier is not None:
+            return self._succeeded(work, earlier.output, at, reason="Reused", reused=self._earlier.uid, digest=digest)
         if node.cache is None or forced or not digest:
             return make.started(work, at)
         lookup = Lookup(digest, node.cache.ttl_seconds)

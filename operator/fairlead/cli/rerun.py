@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -107,14 +108,14 @@ async def _earlier(session: Session, text: str) -> dict[str, Any]:
 async def _choose_workflow(
     session: Session, wanted: dict[str, Any], earlier: dict[str, Any], *, latest: bool, inputs: tuple[str, ...]
 ) -> None:
-    """Say which workflow is meant, and read the inputs as it declares them."""
+    """Say which workflow is meant, and read the inputs as that declares them."""
     from fairlead.cli.exits import NotFound
     from fairlead.cli.printing import hint
     from fairlead.cli.run import typed_inputs
     from fairlead.core import names
     from fairlead.kube import Ref
 
-    inline, name = earlier["spec"].get("workflow"), workflow_name(earlier)
+    name = workflow_name(earlier)
     where = earlier["metadata"]["namespace"]
     workflow = await session.kube.get(Ref(names.API_VERSION, "Workflow", name, where)) if name else None
     if latest:
@@ -123,9 +124,53 @@ async def _choose_workflow(
         wanted["spec"] = {**wanted["spec"], "workflowRef": {"name": name}}
     elif workflow is not None and _changed(workflow, earlier):
         hint(f"Workflow {name} has changed since; --latest takes what it is now")
-    declared = inline or (workflow or {}).get("spec") or {}
-    if values := typed_inputs(declared.get("inputs"), inputs):
-        wanted["spec"]["inputs"] = {**wanted["spec"].get("inputs", {}), **values}
+    if not inputs:
+        return
+    known = declared_inputs(earlier, workflow, latest=latest)
+    if known is None:
+        known = types_of(await _inputs_before(session, earlier), (workflow or {}).get("spec", {}).get("inputs"))
+    wanted["spec"]["inputs"] = {**wanted["spec"].get("inputs", {}), **typed_inputs(known, inputs)}
+
+
+def declared_inputs(earlier: dict[str, Any], workflow: dict[str, Any] | None, *, latest: bool) -> Any:
+    """Return the inputs that the workflow of a rerun declares; None: it is one as it was, and only history has it."""
+    inline = earlier["spec"].get("workflow")
+    if inline:
+        return inline.get("inputs") or []
+    if workflow is not None and (latest or never_began(earlier) or not _changed(workflow, earlier)):
+        return workflow["spec"].get("inputs") or []
+    return None
+
+
+def types_of(values: Mapping[str, Any], declared: Any) -> list[dict[str, Any]]:
+    """Return inputs with the types that the values of an earlier run had; of null, as they are *declared* now."""
+    types = {each["name"]: each.get("type", "string") for each in declared or ()}
+    types |= {name: _type_of(value) for name, value in values.items() if value is not None}
+    return [{"name": name, "type": kind} for name, kind in types.items()]
+
+
+def _type_of(value: Any) -> str:
+    match value:
+        case bool():
+            return "boolean"
+        case int() | float():
+            return "number"
+        case list():
+            return "array"
+        case dict():
+            return "object"
+        case _:
+            return "string"
+
+
+async def _inputs_before(session: Session, earlier: dict[str, Any]) -> dict[str, Any]:
+    """Return what history has as the inputs of a run, defaults included."""
+    from fairlead.cli.gateway import open_gateway
+
+    meta = earlier["metadata"]
+    async with open_gateway(session) as gateway:
+        record = await gateway.find(meta["namespace"], meta["uid"], outputs=False)
+    return dict((record or {}).get("inputs") or {})
 
 
 def workflow_name(run: dict[str, Any]) -> str:

@@ -22,12 +22,13 @@ LEAST_OUTPUT_TOKENS: Final = 10
 VALUE_TOKENS: Final = 1000
 ITEMS: Final = 10
 TURNS: Final = 10
+TOOL_CALLS: Final = 50
 TOOL_TOKENS: Final = 100
 ASSUMPTIONS: Final = {
     "tokens": f"a token is {BYTES_PER_TOKEN} bytes of text",
     "most": "the upper end takes every retry, iteration and turn that is allowed, and one repair of each answer",
     "output": f"an answer without max_tokens has at most {OUTPUT_TOKENS:,} tokens",
-    "value": f"a value that is known only while it runs has at most {VALUE_TOKENS:,} tokens",
+    "value": f"a value that is known only while it runs or that a tool gives has at most {VALUE_TOKENS:,} tokens",
     "items": f"a forEach whose list is known only while it runs has at most {ITEMS} items",
     "tools": f"the description of a tool has {TOOL_TOKENS} tokens",
     "fallbacks": "fallbacks of a Model are not counted",
@@ -221,7 +222,7 @@ class Asking:
     output: Any = None
     tools: int = 0
     turns: int = TURNS
-    tool_calls: int | None = None
+    tool_calls: int = TOOL_CALLS
     tokens: int | None = None
     """The most that it may use, input and output together."""
 
@@ -237,13 +238,13 @@ def estimate_asking(asking: Asking, values: Values) -> Estimate:
     prompt += Range(asking.tools * TOOL_TOKENS, asking.tools * TOOL_TOKENS)
     answer, unsure = _answer(asking)
     assumed |= {"output"} if unsure else set()
-    assumed |= {"tools"} if asking.tools else set()
+    assumed |= {"tools", "value"} if asking.tools else set()
     assumed |= {"fallbacks"} if asking.model.get("fallbacks") else set()
     turns = (asking.turns if asking.tools else 1) + (1 if asking.output else 0)
     calls = Range(1, turns)
-    uses = 0 if not asking.tools else asking.turns if asking.tool_calls is None else asking.tool_calls
-    grown = answer.most + (VALUE_TOKENS if asking.tools else 0)
-    sent = Range(prompt.least, turns * prompt.most + grown * turns * (turns - 1) // 2)
+    uses = asking.tool_calls if asking.tools else 0
+    told = uses * VALUE_TOKENS * (turns - 1)  # all of them in the first turn, and sent again in every other
+    sent = Range(prompt.least, turns * prompt.most + answer.most * turns * (turns - 1) // 2 + told)
     got = Range(answer.least, turns * answer.most)
     usage = (asking.model.get("scripted") or {}).get("usage")
     if usage:

@@ -13,6 +13,7 @@ from fairlead.core.estimates import (
     ITEMS,
     NONE,
     ONCE,
+    TOOL_CALLS,
     TURNS,
     Asking,
     Estimate,
@@ -204,13 +205,13 @@ class _Planner:
         action = next((name for name in ACTIONS if node.get(name) is not None), "")
         given = node.get(action)
         config: Json = given if isinstance(given, Mapping) else {}
-        notes, items, assumed = _items(node, values, self._history.get(path))
-        times *= items
+        earlier = self._history.get(path)
+        items, times, notes, assumed = _items(node, values, times, earlier)
         values = replace(values, items=known_items(node["forEach"], values) if node.get("forEach") else None)
-        tries = Range(1, 1 + _tries(node))
+        done = times * Range(0 if node.get("cache") is not None else 1, 1 + _tries(node))
         asking, target = self._asking(spec, action, config, path)
         one = self._try(action, asking, values)
-        estimate = one.times(times * tries)
+        estimate = one.times(done)
         estimate.assumed |= assumed
         if items.most > 1:
             estimate.output = one.output * items
@@ -224,8 +225,8 @@ class _Planner:
             notes=(*notes, *_notes(node, config)),
             executions=times,
             estimate=estimate,
-            cost=self._cost(asking, estimate, self._external(action, config), times * tries),
-            history=self._history.get(path),
+            cost=self._cost(asking, estimate, self._external(action, config), done),
+            history=earlier,
         )
         if action == "code":
             self._sandbox(config.get("network"), path)
@@ -233,7 +234,7 @@ class _Planner:
             self._use(action.capitalize(), config.get("name"), path)
         if action == "tool":
             self._programs(config.get("name"), path)
-        inner = self._inner(config, place, path, values=values, times=times * tries) if action == "workflow" else []
+        inner = self._inner(config, place, path, values=values, times=done) if action == "workflow" else []
         return [shown, *inner]
 
     def _try(self, action: str, asking: Asking | None, values: Values) -> Estimate:
@@ -268,7 +269,7 @@ class _Planner:
             output=config.get("output"),
             tools=len(tools),
             turns=turns,
-            tool_calls=more.get("maxToolCalls"),
+            tool_calls=TOOL_CALLS if more.get("maxToolCalls") is None else more["maxToolCalls"],
             tokens=more.get("maxTokens"),
         )
         if asking.price is None and name:
@@ -445,18 +446,25 @@ def _tries(node: Json) -> int:
     return int(retry.get("limit", 3)) if isinstance(retry, Mapping) else 0
 
 
-def _items(node: Json, values: Values, history: NodeProfile | None) -> tuple[tuple[str, ...], Range, frozenset[str]]:
-    """Return how often a node is done for its ``forEach``, with what to say about that."""
+def _items(
+    node: Json, values: Values, times: Range, history: NodeProfile | None
+) -> tuple[Range, Range, tuple[str, ...], frozenset[str]]:
+    """Return how many items a node has, how often it is done in all, what to say about that, and what is assumed.
+
+    *times* is how often it has its turn. What *history* counted is all of a run: every round, and every item around.
+    """
     source = node.get("forEach")
     if not isinstance(source, str):
-        return (), ONCE, frozenset()
-    items = known_items(source, values)
-    if items is None and history is not None and history.runs:
-        earlier = history.executions
-        return (f"for each of {source}: as in earlier runs",), Range(int(earlier.p50), int(earlier.p95)), frozenset()
-    if items is None:
-        return (f"for each of {source}",), Range(0, ITEMS), frozenset({"items"})
-    return (f"for each of {source}: {len(items)}",), Range(len(items), len(items)), frozenset()
+        return ONCE, times, (), frozenset()
+    found = known_items(source, values)
+    if found is not None:
+        items = Range(len(found), len(found))
+        return items, times * items, (f"for each of {source}: {len(found)}",), frozenset()
+    if history is not None and history.runs:
+        earlier = Range(int(history.executions.p50), int(history.executions.p95)) * Range(min(times.least, 1), 1)
+        return earlier, earlier, (f"for each of {source}: as in earlier runs",), frozenset()
+    items = Range(0, ITEMS)
+    return items, times * items, (f"for each of {source}",), frozenset({"items"})
 
 
 def _reach(network: Any) -> str:

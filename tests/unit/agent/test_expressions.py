@@ -23,6 +23,7 @@ from fairlead_agent.expressions import (
     template,
 )
 from fairlead_agent.functions import IMPLEMENTED, NAMES, to_text
+from fairlead_agent.inputs import check_inputs
 
 VALUES = {
     "inputs": {"text": "t", "nothing": None, "list": [1, {"b": "{{ inputs.text }}"}], "n": 3},
@@ -45,6 +46,15 @@ JSON = st.recursive(
 
 OF_EVERY_KIND = """{'t': [timestamp('2026-01-01T00:00:00Z')], 'd': duration('90s'), 'b': b'abc', 1: 1.5}"""
 TEXT_OF_EVERY_KIND = '"1":1.5,"b":"YWJj","d":"90s","t":["2026-01-01T00:00:00Z"]'
+
+
+def test_inputs_that_are_not_given_are_null_and_never_missing() -> None:
+    inputs, _ = check_inputs([{"name": "a"}], {})
+    assert evaluate('inputs.a == null ? "none" : inputs.a', {"inputs": inputs}) == "none"
+    assert evaluate("has(inputs.a)", {"inputs": inputs}) is True
+    with pytest.raises(ExpressionError):
+        evaluate("has(inputs.a.b)", {"inputs": inputs})
+    assert not any("inputs" in compile_expression(one.example).variables for one in FUNCTIONS if one.name == "has")
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.name)

@@ -218,6 +218,24 @@ def test_decision_that_comes_while_the_run_is_suspended_is_kept(simulation: Any)
     assert world.end.state is State.SUCCEEDED
 
 
+@pytest.mark.parametrize("inside", [False, True])
+def test_time_out_that_is_over_while_the_run_is_suspended_comes_with_its_end(simulation: Any, *, inside: bool) -> None:
+    waits: dict[str, Any] = {"name": "ok", "approval": {"message": "Send it?"}}
+    nodes = [{"name": "sub", "workflow": {"name": "inner"}}] if inside else [waits | {"timeoutSeconds": 60}]
+    workflows = {"inner": {"timeoutSeconds": 60, "nodes": [waits]}}
+    world = simulation.world({"nodes": nodes}, workflows=workflows)
+    simulation.run(live_and(world, (5, world.suspend), (HOUR, world.resume)))
+    (ended,) = world.of(Kind.NODE_FINISHED, "sub" if inside else "ok")
+    assert (ended.reason, ended.at - EPOCH) == ("Timeout", timedelta(seconds=HOUR + 5))
+
+
+def test_time_out_of_what_still_runs_in_a_suspended_run_comes_at_once(simulation: Any) -> None:
+    world = simulation.world({"nodes": [{**tool("a"), "timeoutSeconds": 20}]}, seconds=30)
+    simulation.run(live_and(world, (5, world.suspend), (HOUR, world.resume)))
+    (ended,) = world.of(Kind.NODE_FINISHED, "a")
+    assert (ended.reason, ended.at - EPOCH) == ("Timeout", timedelta(seconds=20))
+
+
 FINALLY = {"tool": {"name": "echo", "arguments": {"why": "{{ run.state }} {{ run.reason }}"}}}
 
 

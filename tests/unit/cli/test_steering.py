@@ -11,7 +11,8 @@ import pytest
 from fairlead.cli.approve import check_annotation, choose, decided_row, pending_row
 from fairlead.cli.durations import Duration
 from fairlead.cli.exits import NotFound, run_exit_code
-from fairlead.cli.rerun import base_name, build_rerun, workflow_name
+from fairlead.cli.rerun import base_name, build_rerun, declared_inputs, types_of, workflow_name
+from fairlead.cli.run import typed_inputs
 from fairlead.cli.wait import parse_aim
 from fairlead.errors import Refused
 
@@ -48,6 +49,49 @@ def test_build_rerun_of_a_run_that_never_began_does_what_that_was_to_do() -> Non
     }
     made = build_rerun({"metadata": META, "spec": spec, "status": {"conditions": refused}}, start="failed", name="")
     assert made["spec"] == {"workflowRef": {"name": "triage"}, "inputs": {"tone": "kind"}, "priority": 5}
+
+
+NOW = [{"name": "count", "type": "string"}]
+WORKFLOW = {"spec": {"inputs": NOW}, "status": {"revision": "r2"}}
+REFUSED = {"conditions": [{"type": "Finished", "status": "True", "reason": "PendingTimeout"}]}
+
+
+@pytest.mark.parametrize(
+    ("workflow", "status", "latest", "declared"),
+    [
+        pytest.param(WORKFLOW, {"revision": "r2"}, False, NOW, id="unchanged"),
+        pytest.param(WORKFLOW, {"revision": "r1"}, False, None, id="changed"),
+        pytest.param(WORKFLOW, {"revision": "r1"}, True, NOW, id="changed-and-latest"),
+        pytest.param(WORKFLOW, REFUSED, False, NOW, id="never-began"),
+        pytest.param(None, {"revision": "r1"}, False, None, id="gone"),
+    ],
+)
+def test_declared_inputs_are_those_of_the_workflow_that_is_run(
+    workflow: dict[str, Any] | None, status: dict[str, Any], latest: bool, declared: Any
+) -> None:
+    earlier = {"metadata": META, "spec": {"workflowRef": {"name": "triage"}}, "status": status}
+    assert declared_inputs(earlier, workflow, latest=latest) == declared
+
+
+def test_declared_inputs_of_a_workflow_in_the_run_are_its_own() -> None:
+    earlier = {"metadata": META, "spec": {"workflow": {"inputs": NOW}}, "status": {"revision": "r1"}}
+    assert declared_inputs(earlier, None, latest=False) == NOW
+
+
+def test_types_of_the_values_of_an_earlier_run() -> None:
+    values = {"text": "5", "count": 5, "ratio": 0.5, "deep": False, "tags": [], "extra": {}, "nothing": None}
+    declared = [{"name": "count", "type": "string"}, {"name": "nothing", "type": "array"}, {"name": "new"}]
+    given = ["text=7", "count=7", "ratio=1", "deep=true", "tags=[1]", 'extra={"a": 1}', "nothing=[2]", "new=3"]
+    assert typed_inputs(types_of(values, declared), given) == {
+        "text": "7",
+        "count": 7,
+        "ratio": 1,
+        "deep": True,
+        "tags": [1],
+        "extra": {"a": 1},
+        "nothing": [2],
+        "new": "3",
+    }
 
 
 def test_base_name_of_runs_that_people_named() -> None:

@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.core.estimates import ModelPrice, Range, Values, tokens_of
+from fairlead.core.estimates import TOOL_CALLS, TURNS, ModelPrice, Range, Values, tokens_of
 from fairlead.core.plandrawing import rounded, usd
 from fairlead.core.planning import plan_run, secrets_needed
 from fairlead.core.profile import Execution, FinishedRun, RunFacts, profile_run, profile_workflow
 from fairlead.core.runplan import PlannedNode, RunPlan, There
+from fairlead_agent.conversation import Limits
+from fairlead_agent.protocol import TurnInfo
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
 KEY = {"valueFrom": {"secretKeyRef": {"name": "keys", "key": "openai"}}}
@@ -104,6 +106,45 @@ def test_plan_run_counts_an_agents_turns_and_tools() -> None:
         ("Agent", "engineer"): (True, ""),
         ("Secret", "keys"): (None, "key openai"),
     }
+
+
+@pytest.mark.parametrize("more", [{}, {"maxTurns": 1}, {"maxTurns": 30}])
+def test_plan_run_counts_as_many_uses_of_tools_as_the_engine_allows(more: dict[str, int]) -> None:
+    asked = ask("a", "x" * 40, llm={"tools": ["sql"], **more})
+    turn = {"name": "b", "agent": {"name": "engineer", "prompt": "go"}}
+    found = plan(asked, turn, there={"agents": {"engineer": {"model": "m", "tools": ["sql"], **more}}})
+    assert [one.estimate.tool_calls for one in found.nodes] == [Range(0, 50), Range(0, 50)]
+    assert "or that a tool gives has at most 1,000 tokens" in " ".join(found.assumptions)
+    turns = more.get("maxTurns", 10)
+    sent = turns * (10 + 100) + 100 * turns * (turns - 1) // 2 + 50 * 1000 * (turns - 1)  # all fifty in the first turn
+    assert node(found, "a").estimate.input_tokens == Range(110, sent)
+    engine = TurnInfo(agent="a", prompt="", model="m")
+    assert Limits(TURNS, TOOL_CALLS) == Limits() == Limits(engine.max_turns, engine.max_tool_calls)
+
+
+def test_plan_run_asks_nobody_where_everything_is_in_the_cache() -> None:
+    inner = {"model": "m", "nodes": [ask("p")]}
+    found = plan(
+        ask("a", cache={}, retry={"limit": 1}),
+        ask("each", forEach="[1, 2]", cache={}),
+        {"name": "sub", "workflow": {"name": "inner"}, "cache": {}},
+        {"name": "far", "agent": {"name": "far", "prompt": "Hi"}, "cache": {}},
+        there={
+            "workflows": {"inner": inner},
+            "agents": {"far": {"external": {"url": "https://a.example", "costPerCallUSD": "0.002"}}},
+        },
+    )
+    calls = {one.path: one.estimate.model_calls for one in found.nodes}
+    assert calls == {
+        "a": Range(0, 2),
+        "each": Range(0, 2),
+        "sub": Range(0, 0),
+        "sub/p": Range(0, 1),
+        "far": Range(0, 0),
+    }
+    assert found.cost is not None
+    assert (found.cost.least, node(found, "far").cost) == (0, Range(0, 2_000_000_000))
+    assert (found.input_tokens.least, found.output_tokens.least) == (0, 0)
 
 
 def test_plan_run_goes_into_nested_workflows_but_never_in_circles() -> None:
@@ -274,6 +315,40 @@ def test_plan_run_takes_the_length_of_a_list_from_earlier_runs() -> None:
     found = plan_run(spec, {}, there=There(models={"m": PAID}), history=history)
     assert node(found, "each").executions == Range(240, 240)
     assert "as in earlier runs" in found.text()
+
+
+def test_plan_run_takes_what_earlier_runs_did_for_all_rounds_and_all_items_around() -> None:
+    end = START + timedelta(seconds=2)
+    inner = {"model": "m", "inputs": [{"name": "x"}], "nodes": [ask("p", forEach="inputs.x"), ask("q")]}
+    sub = {"name": "sub", "needs": ["load"], "forEach": "[1, 2, 3, 4]", "workflow": {"name": "inner"}}
+    sub["workflow"]["inputs"] = {"x": "{{ outputs.load }}"}
+    spec = {
+        "model": "m",
+        "nodes": [
+            ask("load"),
+            sub,
+            ask("draft", needs=["load"], forEach="outputs.load"),
+            ask("review", needs=["draft"], repeat={"from": "draft", "until": "false", "maxIterations": 3}),
+            ask("maybe", needs=["load"], when="outputs.load != ''", forEach="outputs.load"),
+        ],
+    }
+    done = [("sub", str(item), 1) for item in range(4)]
+    done += [(f"sub[{item}]/p", str(each), 1) for item in range(4) for each in range(5)]
+    done += [("draft", str(item), turn) for item in range(10) for turn in (1, 2, 3)]
+    done += [("maybe", str(item), 1) for item in range(7)]
+    whole = {(path, "", turn) for path, _, turn in done}
+    facts = RunFacts(START, end, [Execution(*place, START, end) for place in [*whole, *done]])
+    history = profile_workflow([FinishedRun("r", "Succeeded", "", profile_run(facts), 0, 10)])
+    found = plan_run(spec, {}, there=There(models={"m": PAID}, workflows={"inner": inner}), history=history)
+    assert {one.path: one.executions for one in found.nodes} == {
+        "load": Range(1, 1),
+        "sub": Range(4, 4),
+        "sub/p": Range(20, 20),
+        "sub/q": Range(4, 4),
+        "draft": Range(30, 30),
+        "review": Range(1, 3),
+        "maybe": Range(0, 7),
+    }
 
 
 HOSTILE = [

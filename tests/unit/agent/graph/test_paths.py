@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead_agent.graph.paths import definition, inside, names, parent, scope, split
+from fairlead_agent.graph.paths import around, definition, inside, names, parent, scope, split
 
 INNER = {"model": "small", "nodes": [{"name": "b", "tool": {"name": "t"}}, {"name": "c", "workflow": {"name": "w2"}}]}
 DOCUMENT: dict[str, Any] = {
@@ -68,3 +68,14 @@ def test_inside_leaves_out_what_is_first() -> None:
     assert inside("a") == "a/"
     assert inside("a", "0") == "a[0]/"
     assert inside("a", "k/[%]#", 1, 2) == "a[k%2F%5B%25%5D%23]#1.2/"
+
+
+def test_around_is_what_an_execution_lies_in() -> None:
+    assert list(around("x", None, 1)) == []
+    assert list(around("x", "0", 2)) == [("x", None, 2)]
+    assert list(around("a[%2F]#2.3/b/c", "k", 1)) == [
+        ("a[%2F]#2.3/b/c", None, 1),
+        ("a[%2F]#2.3/b", None, 1),
+        ("a", "/", 2),
+        ("a", None, 2),
+    ]

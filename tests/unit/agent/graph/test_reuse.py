@@ -76,6 +76,65 @@ def test_items_are_reused_one_by_one(kit: Any) -> None:
     assert [entry.kind for entry in good.again().journal] == [Kind.NODE_FINISHED, Kind.RUN_FINISHED]
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "ran"),
+    [
+        pytest.param("p,q,r", "new,p,q,r", ["0"], id="one-more-in-front"),
+        pytest.param("p,q,r", "p,new,q,r", ["1"], id="one-more-within"),
+        pytest.param("p,q,r", "r,q", [], id="fewer-in-another-order"),
+        pytest.param("p,q", "q,q,q,new", ["3"], id="equal-ones"),
+    ],
+)
+def test_items_are_reused_wherever_they_stood(kit: Any, before: str, now: str, ran: list[str]) -> None:
+    nodes = [kit.tool("each", forEach="inputs.x.split(',')", arguments={"item": "{{ item }}"})]
+    good = run(kit, nodes, inputs={"x": before, "y": ""}, oracle=lambda _work, given: Outcome(given["item"]))
+    again = good.again(inputs={"x": now, "y": ""})
+    assert [work.item for work in again.ran] == ran
+    assert again.end.output == {"each": now.split(",")}
+
+
+def test_an_item_that_uses_its_index_is_done_again_at_another_place(kit: Any) -> None:
+    nodes = [kit.tool("each", forEach="inputs.x.split(',')", arguments={"item": "{{ index }} {{ item }}"})]
+    again = run(kit, nodes, inputs={"x": "p,q,r", "y": ""}).again(inputs={"x": "new,p,q,r", "y": ""})
+    assert [work.item for work in again.ran] == ["0", "1", "2", "3"]
+
+
+def test_equal_items_keep_their_own_results(kit: Any) -> None:
+    nodes = [kit.tool("each", forEach="inputs.x.split(',')", arguments={"item": "{{ item }}"})]
+    again = run(kit, nodes, inputs={"x": "p,p,q", "y": ""}).again(inputs={"x": "p,p,new", "y": ""})
+    assert again.end.output == {"each": ["each=0", "each=1", "each=2"]}
+
+
+def test_items_of_other_nodes_and_rounds_are_not_mistaken_for_each_other(kit: Any) -> None:
+    nodes = [
+        kit.tool("a", forEach="inputs.x.split(',')", arguments={"item": "{{ item }}"}),
+        kit.tool("b", forEach="inputs.y.split(',')", arguments={"item": "{{ item }}"}),
+    ]
+    again = run(kit, nodes, inputs={"x": "p", "y": "q"}).again(inputs={"x": "q", "y": "p"})
+    assert names(again) == ["a", "b"]
+    assert run(kit, nodes[:1], inputs={"x": "p,q", "y": ""}).again("a", inputs={"x": "q,p", "y": ""}).took == 1.0
+
+
+def test_what_is_inside_an_item_is_taken_with_it_and_never_from_another(kit: Any) -> None:
+    inner = {
+        "inputs": [{"name": "k"}],
+        "nodes": [kit.tool("p", arguments={"k": "{{ inputs.k }}"}), kit.tool("same", "p"), kit.tool("q", "same")],
+    }
+    each = {"name": "each", "forEach": "inputs.x.split(',')", "workflow": {"name": "w", "inputs": {"k": "{{ item }}"}}}
+
+    def fails(work: Any, _given: Any) -> Any:
+        return kit.failure() if work.node == "each[2]/q" else Outcome(work.node)
+
+    given = {"inputs": {"x": "a,b,c", "y": ""}, "workflows": {"w": inner}}
+    failing = run(kit, [each], **given, oracle=fails)
+    there = failing.again(oracle=kit.name_of)
+    assert names(there) == ["each[2]/q"], "at its old place, what is inside an item that failed is used again"
+    moved = failing.again(inputs={"x": "new,b,a", "y": ""}, oracle=kit.name_of)
+    assert names(moved) == ["each[0]/p"], "same and q are those of its old place, a and b are taken as they are"
+    more = failing.again(inputs={"x": "b,a,c,new", "y": ""}, oracle=kit.name_of)
+    assert names(more) == ["each[2]/q", "each[3]/p", "each[3]/q", "each[3]/same"], "a new item is done wholly"
+
+
 def test_rounds_are_reused_as_long_as_they_are_the_same(kit: Any) -> None:
     nodes = [
         kit.tool("draft", arguments={"mend": "{{ outputs.review }}"}),
