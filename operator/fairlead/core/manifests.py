@@ -175,7 +175,7 @@ def _build_container(kind: _Kind, spec: Mapping[str, Any], settings: PodSettings
     }
     given = [entry for entry in options.get("env") or () if not entry["name"].startswith("FAIRLEAD_")]
     return {
-        "name": "agent",
+        "name": names.AGENT_CONTAINER,
         "image": options.get("image") or settings.image,
         "imagePullPolicy": options.get("imagePullPolicy") or settings.pull_policy,
         "env": [{"name": name, "value": value} for name, value in ours.items()]

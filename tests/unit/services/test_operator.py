@@ -111,6 +111,22 @@ async def test_run_pod_on_a_node_that_is_gone_is_replaced(world: OperatorWorld) 
     assert other["metadata"]["uid"] != pod["metadata"]["uid"]
 
 
+async def test_run_that_has_ended_ends_what_was_injected_into_its_pod(world: OperatorWorld) -> None:
+    await world.add("Model", "m", {"model": "x"})
+    await world.add("Workflow", "w", {"model": "m", "nodes": NODES})
+    key = await world.add("WorkflowRun", "r", {"workflowRef": {"name": "w"}})
+    await world.settle(key)
+    (pod,) = world.kube.of_kind("Pod")
+    await world.finish(await world.claim(names.run_pool(CLUSTER, "default", key.uid)))
+    done = {"name": "agent", "state": {"terminated": {"exitCode": 0}}}
+    pod["status"] = {"phase": "Running", "containerStatuses": [{"name": "proxy", "state": {"running": {}}}, done]}
+    await world.settle(key)
+
+    world.clock.advance(31)
+    await world.settle(key)
+    assert world.kube.of_kind("Pod") == []
+
+
 async def test_run_that_is_over_is_looked_at_without_storage(world: OperatorWorld) -> None:
     conditions = [{"type": "Finished", "status": "True"}]
     status = {"conditions": conditions, "completionTime": "2026-01-02T03:04:05Z"}
@@ -156,6 +172,10 @@ def lease_of(pod: dict[str, Any], renewed: str) -> dict[str, Any]:
     meta = {"name": pod["metadata"]["name"], "namespace": "default"}
     spec = {"holderIdentity": pod["metadata"]["uid"], "leaseDurationSeconds": 15, "renewTime": renewed}
     return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta, "spec": spec}
+
+
+def crashing(name: str) -> dict[str, Any]:
+    return {"name": name, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}
 
 
 async def pool_pod(world: OperatorWorld, **status: Any) -> dict[str, Any]:
@@ -235,11 +255,19 @@ async def test_liveness_an_operator_without_processor_takes_nobody_for_dead(worl
 
 
 async def test_liveness_a_pod_that_is_starting_again_keeps_its_place(world: OperatorWorld) -> None:
-    pod = await pool_pod(world, containerStatuses=[{"state": {"waiting": {"reason": "CrashLoopBackOff"}}}])
+    pod = await pool_pod(world, containerStatuses=[crashing("agent")])
     await world.liveness.look()
     await watch(world, 18)
     assert Ref.of(pod) in world.kube.objects
     assert leases(world) == []
+
+
+async def test_liveness_a_pod_whose_agent_hangs_is_deleted_whatever_crashes_beside_it(world: OperatorWorld) -> None:
+    agent = {"name": "agent", "state": {"running": {}}}
+    pod = await pool_pod(world, containerStatuses=[crashing("vault-agent"), agent])
+    await world.liveness.look()
+    await watch(world, 18)
+    assert Ref.of(pod) not in world.kube.objects
 
 
 async def test_liveness_nobody_misses_a_pod_that_has_done_its_work(world: OperatorWorld) -> None:
