@@ -13,11 +13,12 @@ from typing import Final
 
 import uvicorn
 
-from fairlead.errors import RetryableError
+from fairlead.clock import Clock
+from fairlead.errors import FairleadError
 from fairlead.gateway.app import create_app
 from fairlead.gateway.connections import BoundedProtocol
 from fairlead.logs import get_logger
-from fairlead.services.certificates import Identity
+from fairlead.services.certificates import Certificates, Identity
 from fairlead.wiring import Gateway
 
 _log = get_logger(__name__)
@@ -47,7 +48,7 @@ async def serve(
             group.create_task(gateway.wakeups.run(), name="wakeups"),
             group.create_task(gateway.agents.waiting.run(), name="waiting"),
             group.create_task(gateway.exporting.run(), name="exporting"),
-            group.create_task(_renew(gateway, context), name="certificate"),
+            group.create_task(keep_identity(gateway.certificates, context, gateway.clock), name="certificate"),
             group.create_task(_look_for_sandbox(gateway), name="sandbox"),
             group.create_task(gateway.abroad.probing.run(), name="external agents"),
         ]
@@ -152,10 +153,11 @@ async def _look_for_sandbox(gateway: Gateway) -> None:
         _log.exception("sandbox_not_chosen")
 
 
-async def _renew(gateway: Gateway, context: ssl.SSLContext) -> None:
+async def keep_identity(certificates: Certificates, context: ssl.SSLContext, clock: Clock) -> None:
+    """Serve with what is good now, for ever: what cannot be renewed today is good for months, calls are under way."""
     while True:
-        await gateway.clock.sleep(_RENEW_SECONDS)
+        await clock.sleep(_RENEW_SECONDS)
         try:
-            load_identity(context, await gateway.certificates.ensure())
-        except RetryableError as error:
+            load_identity(context, await certificates.ensure())
+        except FairleadError as error:
             _log.warning("certificate_not_checked", error=str(error))

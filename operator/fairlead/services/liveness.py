@@ -13,11 +13,12 @@ from fairlead.core.actions import Obj, meta, owner_of, spec_of
 from fairlead.core.agent import is_over, is_restarting
 from fairlead.core.external import Health
 from fairlead.core.leases import Judgement, Sighting, forgive, judge
-from fairlead.errors import RetryableError
+from fairlead.errors import FairleadError
 from fairlead.kube import KubeClient
 from fairlead.logs import get_logger
 from fairlead.services.abroad import Abroad
 from fairlead.services.applying import Applier
+from fairlead.services.election import LeadershipLost
 from fairlead.services.objects import Key, Objects
 from fairlead.storage import Storage
 
@@ -86,8 +87,10 @@ class Liveness:
                 moved = await self.look()
                 if moved:
                     await changed(moved)
-            except RetryableError as error:
-                _log.warning("leases_not_listed", error=str(error))
+            except LeadershipLost:
+                raise
+            except FairleadError as error:  # refusals too: a server that is being upgraded knows nobody for a moment
+                _log.warning("leases_not_judged", error=str(error))
             took = self._clock.monotonic() - started
             try:
                 async with asyncio.timeout(max(self._interval, _LOOKS_SHARE * took)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from fairlead.core import names
 from fairlead.core.conditions import rfc3339
 from fairlead.errors import Refused, RetryableError, Unavailable
 from fairlead.kube import Ref
+from fairlead.services.election import LeadershipLost
 from fairlead.services.objects import Key
 from fairlead.storage.base import Event, RunState
 from fairlead.testing.operatorworld import NODES, OperatorWorld, operator_world
@@ -268,6 +270,30 @@ async def test_liveness_a_pod_whose_agent_hangs_is_deleted_whatever_crashes_besi
     await world.liveness.look()
     await watch(world, 18)
     assert Ref.of(pod) not in world.kube.objects
+
+
+async def test_liveness_goes_on_after_a_refusal_and_ends_when_another_operator_may_be_active(
+    world: OperatorWorld,
+) -> None:
+    heard = asyncio.Event()
+
+    async def changed(_: frozenset[str]) -> None:
+        heard.set()
+
+    await pool_pod(world)
+    world.kube.failure = Refused("Unauthorized", reason="Unauthorized")
+    watching = asyncio.create_task(world.liveness.run(changed))
+    await asyncio.sleep(0)
+    world.kube.failure = None
+    world.liveness.wake()
+    hearing = asyncio.create_task(heard.wait())
+    await asyncio.wait({watching, hearing}, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+    assert hearing.done()
+
+    world.kube.failure = LeadershipLost("another one")
+    world.liveness.wake()
+    with pytest.raises(LeadershipLost):
+        await watching
 
 
 async def test_liveness_nobody_misses_a_pod_that_has_done_its_work(world: OperatorWorld) -> None:
