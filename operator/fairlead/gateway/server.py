@@ -99,11 +99,9 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         await super().startup(sockets)  # type: ignore[arg-type]
-        for server in self.servers:
-            for socket in server.sockets:
-                port = int(socket.getsockname()[1])
-                _log.info("gateway_serves", port=port, gateway=self._gateway.id)
-                self._announce(port)
+        for port in {int(socket.getsockname()[1]) for server in self.servers for socket in server.sockets}:
+            _log.info("gateway_serves", port=port, gateway=self._gateway.id)
+            self._announce(port)
         if self._socket is not None:
             self.servers.append(await self._serve_socket(self._socket))
 
