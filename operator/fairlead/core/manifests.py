@@ -74,10 +74,10 @@ def build_pool_pod(agent: Obj, slot: int, settings: PodSettings) -> dict[str, An
 
 
 def build_run_pod(run: Obj, number: int, settings: PodSettings) -> dict[str, Any]:
-    """Return the *number*-th pod of a run that has a pod of its own."""
+    """Return the *number*-th pod of a run that has a pod of its own. No pool or StatefulSet has pods of such names."""
     name = meta(run)["name"]
     kind = _Kind(
-        name=names.child_name(name, str(number)),
+        name=names.child_name(name, f"r{number}"),
         owner=run,
         labels={names.RUN_LABEL: names.label_value(name)},
         annotations={names.POOL_ANNOTATION: meta(run)["uid"]},

@@ -90,6 +90,28 @@ async def test_run_pod_that_is_refused_is_said_and_tried_again_slowly(world: Ope
     assert len(world.kube.of_kind("Pod")) == 1
 
 
+async def test_agent_and_run_say_whose_pod_has_the_name_of_theirs(world: OperatorWorld) -> None:
+    owner = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "uid": "s", "controller": True}
+    for name in ("web-0", "web-r0"):
+        world.kube.add({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "ownerReferences": [owner]}})
+    await world.add("Model", "m", {"model": "x"})
+    await world.add("Workflow", "w", {"model": "m", "nodes": NODES})
+    agent = await world.add("Agent", "web", {})
+    run = await world.add("WorkflowRun", "web", {"workflowRef": {"name": "w"}})
+    for key, condition in ((agent, "Ready"), (run, "Succeeded")):
+        assert await world.settle(key) == 60
+        assert "belongs to StatefulSet web" in world.condition(key, condition)["message"]
+
+
+async def test_agent_and_run_of_one_name_have_a_pod_each(world: OperatorWorld) -> None:
+    await world.add("Model", "m", {"model": "x"})
+    await world.add("Workflow", "w", {"model": "m", "nodes": NODES})
+    await world.settle(await world.add("Agent", "web", {}))
+    await world.settle(await world.add("WorkflowRun", "web", {"workflowRef": {"name": "w"}}))
+    owners = {pod["metadata"]["ownerReferences"][0]["kind"] for pod in world.kube.of_kind("Pod")}
+    assert owners == {"Agent", "WorkflowRun"}
+
+
 async def test_run_pod_on_a_node_that_is_gone_is_replaced(world: OperatorWorld) -> None:
     await world.add("Model", "m", {"model": "x"})
     await world.add("Workflow", "w", {"model": "m", "nodes": NODES})
