@@ -12,7 +12,7 @@ from fairlead.core import names
 from fairlead.core.actions import Obj, meta, owner_of, spec_of
 from fairlead.core.agent import is_over, is_restarting
 from fairlead.core.external import Health
-from fairlead.core.leases import Judgement, Sighting, forgive, judge
+from fairlead.core.leases import Judgement, Sighting, forgive, hear, judge
 from fairlead.errors import FairleadError
 from fairlead.kube import KubeClient
 from fairlead.logs import get_logger
@@ -58,6 +58,7 @@ class Liveness:
         self._namespaces = tuple(namespaces) or ("",)
         self._abroad = Abroad(objects, applier)
         self._judgement = Judgement()
+        self._heard: set[str] = set()
         self._wake = asyncio.Event()
 
     @property
@@ -77,6 +78,10 @@ class Liveness:
     def wake(self) -> None:
         """Have the Leases looked at now: a pod has registered, or is asked to drain."""
         self._wake.set()
+
+    def hear(self, pod: str) -> None:
+        """Take in that a pod gave a heartbeat to a gateway which cannot write its Lease."""
+        self._heard.add(pod)
 
     async def run(self, changed: Callable[[frozenset[str]], Awaitable[None]]) -> None:
         """Look for ever; tell *changed* which pods came to life, went silent, or are asked to drain."""
@@ -100,7 +105,9 @@ class Liveness:
 
     async def look(self) -> frozenset[str]:
         """Judge all Leases once; return the uids of the pods whose Lease came, went or asks otherwise."""
-        before, asked = self._judgement, self._clock.monotonic()
+        heard, self._heard = self._heard, set()
+        self._judgement = before = hear(self._judgement, heard)
+        asked = self._clock.monotonic()
         found = await self._list()
         answered, patience = self._clock.monotonic(), _PATIENCE_LOOKS * self._interval
         after = judge(before, found, asked=asked, answered=answered, patience=patience)

@@ -14,6 +14,7 @@ from fairlead.core.conditions import rfc3339
 from fairlead.errors import Refused, RetryableError, Unavailable
 from fairlead.kube import Ref
 from fairlead.services.election import LeadershipLost
+from fairlead.services.leases import UNWRITTEN
 from fairlead.services.objects import Key
 from fairlead.storage.base import Event, RunState
 from fairlead.testing.operatorworld import NODES, OperatorWorld, operator_world
@@ -267,6 +268,22 @@ async def test_liveness_a_silent_gateway_is_not_the_agents_fault(world: Operator
     assert world.kube.deleted == []
     await watch(world, 30)
     assert len(leases(world)) == 0
+
+
+async def test_liveness_a_pod_that_is_heard_lives_though_its_lease_is_not_written(world: OperatorWorld) -> None:
+    pod = await pool_pod(world)
+    await world.liveness.look()
+    for _ in range(12):
+        await watch(world, 4)
+        await world.operator._hear(Event(UNWRITTEN, pod["metadata"]["uid"]))
+        await world.operator._hear(Event(UNWRITTEN, "unknown"))
+        world.kube.failure = Unavailable("down")
+        with pytest.raises(Unavailable):
+            await world.liveness.look()  # what was heard is not forgotten
+        world.kube.failure = None
+        assert world.liveness.alive == {pod["metadata"]["uid"]}
+    await watch(world, 18)
+    assert Ref.of(pod) not in world.kube.objects
 
 
 async def test_liveness_an_operator_without_processor_takes_nobody_for_dead(world: OperatorWorld) -> None:
