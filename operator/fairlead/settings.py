@@ -75,7 +75,8 @@ class OperatorSettings(ProcessSettings):
 class GatewaySettings(ProcessSettings):
     """The gateway."""
 
-    bind: str = "0.0.0.0"  # noqa: S104 - a pod's own address; laptop mode sets loopback
+    bind: str = ""
+    """The address to serve on; empty: every address of the pod, of both families. Laptop mode sets loopback."""
     port: int = 8443
     socket: Path | None = None
     """A Unix socket to serve on as well, for agents that have no network. Whoever may open its folder may connect."""

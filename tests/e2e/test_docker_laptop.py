@@ -176,7 +176,7 @@ def test_container_of_an_agent_holds_none_of_the_secrets(docked: Docked) -> None
     (home.root / "notes.txt").write_text(CANARIES["a file in the home"])
     (home.root.parent / "notes.txt").write_text(CANARIES["a file beside the home"])
     use_keys(docked)
-    laptop.wait_for("a container of the run's own", lambda: docked.containers("dev.fairlead.pod=own-0"))
+    laptop.wait_for("a container of the run's own", lambda: docked.containers("dev.fairlead.pod=own-r0"))
     laptop.kubectl("wait", "run/warm", "run/own", "--for=condition=Succeeded", "--timeout=110s")
     assert {seen.headers["authorization"] for seen in docked.standin.asked} == {"Bearer " + CANARIES["a Model's key"]}
     assert {seen["headers"]["x-key"] for seen in docked.echo.asked} == {CANARIES["a Tool's header"]}
@@ -191,7 +191,7 @@ def test_container_of_an_agent_holds_none_of_the_secrets(docked: Docked) -> None
     assert places.pop("a file of its own") == ["/tmp/planted"]  # noqa: S108 - in the container
     assert {"/proc/1/environ", "/proc/1/mem"} <= set(places.pop("its own environment")), "the search looks there, too"
     assert places == {}
-    laptop.wait_for("the run's own container to go", lambda: not docked.containers("dev.fairlead.pod=own-0"))
+    laptop.wait_for("the run's own container to go", lambda: not docked.containers("dev.fairlead.pod=own-r0"))
 
 
 def credentials(home: Home) -> dict[str, str]:

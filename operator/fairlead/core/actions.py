@@ -14,7 +14,7 @@ Obj = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """Create an object; one of that name is as good."""
+    """Create an object; one of that name is as good, unless it is a pod of somebody else's."""
 
     obj: Obj
 

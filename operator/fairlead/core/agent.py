@@ -13,7 +13,18 @@ from fairlead.core import conditions
 from fairlead.core.actions import Delete, Obj, Plan, meta, owned_by, spec_of, status_of
 from fairlead.core.conditions import Condition
 from fairlead.core.manifests import PodSettings, build_pool_pod, is_security_annotation
-from fairlead.core.pool import Load, Pool, bounds, digest_of, is_elastic, is_leaving, is_over, pool_actions, sort_pool
+from fairlead.core.pool import (
+    Load,
+    Pool,
+    agent_state,
+    bounds,
+    digest_of,
+    is_elastic,
+    is_leaving,
+    is_over,
+    pool_actions,
+    sort_pool,
+)
 from fairlead.core.problems import Refusal, refusal
 
 __all__ = ["Observed", "is_over", "is_restarting", "plan_agent", "pod_trouble", "refusal_of_pod"]
@@ -88,9 +99,9 @@ def _reserved(agent: Obj) -> Refusal | None:
 
 
 def is_restarting(pod: Obj) -> bool:
-    """Return whether a pod's process has ended and the kubelet is about to start it again."""
-    states = [status.get("state") or {} for status in status_of(pod).get("containerStatuses") or ()]
-    return any("running" not in state for state in states)
+    """Return whether a pod's agent has ended and the kubelet is about to start it again."""
+    state = agent_state(pod)
+    return bool(state) and "running" not in state
 
 
 def _counts(pool: Pool) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
 
 from fairlead.core import names
 from fairlead.core.actions import Obj, meta, spec_of
@@ -84,6 +85,12 @@ def judge(before: Judgement, leases: Iterable[Obj], *, asked: float, answered: f
 def forgive(before: Judgement) -> Judgement:
     """Return a judgement that gives every Lease its full duration again: nobody could renew them."""
     return Judgement(awake=before.awake, looked=before.looked)
+
+
+def hear(before: Judgement, pods: AbstractSet[str]) -> Judgement:
+    """Return a judgement in which *pods* were heard at its time: they gave a heartbeat, whatever their Leases say."""
+    heard = {uid: replace(before.sightings[uid], since=before.awake) for uid in pods & before.sightings.keys()}
+    return replace(before, sightings={**before.sightings, **heard}) if heard else before
 
 
 def wants_drain(lease: Obj) -> bool:

@@ -76,10 +76,10 @@ def build_pool_pod(agent: Obj, slot: int, settings: PodSettings) -> dict[str, An
 
 
 def build_run_pod(run: Obj, number: int, settings: PodSettings) -> dict[str, Any]:
-    """Return the *number*-th pod of a run that has a pod of its own."""
+    """Return the *number*-th pod of a run that has a pod of its own. No pool or StatefulSet has pods of such names."""
     name = meta(run)["name"]
     kind = _Kind(
-        name=names.child_name(name, str(number)),
+        name=names.child_name(name, f"r{number}"),
         owner=run,
         labels={names.RUN_LABEL: names.label_value(name)},
         annotations={names.POOL_ANNOTATION: meta(run)["uid"]},
@@ -176,7 +176,7 @@ def _build_container(kind: _Kind, spec: Mapping[str, Any], settings: PodSettings
     }
     given = [entry for entry in options.get("env") or () if not entry["name"].startswith("FAIRLEAD_")]
     return {
-        "name": "agent",
+        "name": names.AGENT_CONTAINER,
         "image": options.get("image") or settings.image,
         "imagePullPolicy": options.get("imagePullPolicy") or settings.pull_policy,
         "env": [{"name": name, "value": value} for name, value in ours.items()]

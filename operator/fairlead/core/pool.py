@@ -30,9 +30,22 @@ class Load:
     """The most pods that were needed lately: below that nothing shrinks. None: nobody has looked for long enough."""
 
 
-def is_over(pod: Obj) -> bool:
-    """Return whether a pod has ended for good."""
+def has_stopped(pod: Obj) -> bool:
+    """Return whether nothing in a pod runs any more, nor will."""
     return status_of(pod).get("phase") in ("Failed", "Succeeded")
+
+
+def agent_state(pod: Obj) -> Mapping[str, Any]:
+    """Return the state of the container that is ours, whatever a cluster has injected beside it."""
+    known = status_of(pod).get("containerStatuses") or ()
+    return next((one.get("state") or {} for one in known if one.get("name") == names.AGENT_CONTAINER), {})
+
+
+def is_over(pod: Obj) -> bool:
+    """Return whether a pod's agent has ended for good: what was injected beside it may run on for ever."""
+    ended, policy = agent_state(pod).get("terminated"), spec_of(pod).get("restartPolicy")
+    done = ended is not None and (policy == "Never" or (policy == "OnFailure" and ended.get("exitCode") == 0))
+    return done or has_stopped(pod)
 
 
 def is_leaving(pod: Obj) -> bool:

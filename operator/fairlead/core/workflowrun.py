@@ -10,8 +10,8 @@ from typing import Any, Final
 from fairlead.api.conditions import Reason
 from fairlead.core import names
 from fairlead.core.actions import Action, Create, Delete, Obj, meta, owned_by, spec_of
-from fairlead.core.agent import is_over
 from fairlead.core.manifests import PodSettings, build_run_pod
+from fairlead.core.pool import has_stopped, is_leaving, is_over
 from fairlead.core.problems import Refusal, listed, refusal
 from fairlead.core.references import HANDLERS, Find, References, Source, agent_of, freeze, missing, thawed
 from fairlead.core.workflow import refusal_of
@@ -237,8 +237,11 @@ def plan_run_pods(
     *number* grows with every claim of the task: a pod that replaces one that took it gets a new name.
     """
     own = [pod for pod in pods if owned_by(pod, meta(run)["uid"])]
-    over = [pod for pod in own if is_over(pod) and not meta(pod).get("deletionTimestamp")]
-    if not wanted or settings is None:
+    over = [pod for pod in own if is_over(pod) and not is_leaving(pod)]
+    if not wanted:
+        beside = "the agent has ended and what was injected beside it has not"
+        return tuple(Delete(pod, beside) for pod in over if not has_stopped(pod))
+    if settings is None:
         return ()
     if over:
         return tuple(Delete(pod, "the pod has ended and the run has not") for pod in over)

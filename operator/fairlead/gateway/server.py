@@ -13,11 +13,12 @@ from typing import Final
 
 import uvicorn
 
-from fairlead.errors import RetryableError
+from fairlead.clock import Clock
+from fairlead.errors import FairleadError
 from fairlead.gateway.app import create_app
 from fairlead.gateway.connections import BoundedProtocol
 from fairlead.logs import get_logger
-from fairlead.services.certificates import Identity
+from fairlead.services.certificates import Certificates, Identity
 from fairlead.wiring import Gateway
 
 _log = get_logger(__name__)
@@ -47,7 +48,7 @@ async def serve(
             group.create_task(gateway.wakeups.run(), name="wakeups"),
             group.create_task(gateway.agents.waiting.run(), name="waiting"),
             group.create_task(gateway.exporting.run(), name="exporting"),
-            group.create_task(_renew(gateway, context), name="certificate"),
+            group.create_task(keep_identity(gateway.certificates, context, gateway.clock), name="certificate"),
             group.create_task(_look_for_sandbox(gateway), name="sandbox"),
             group.create_task(gateway.abroad.probing.run(), name="external agents"),
         ]
@@ -98,11 +99,9 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         await super().startup(sockets)  # type: ignore[arg-type]
-        for server in self.servers:
-            for socket in server.sockets:
-                port = int(socket.getsockname()[1])
-                _log.info("gateway_serves", port=port, gateway=self._gateway.id)
-                self._announce(port)
+        for port in {int(socket.getsockname()[1]) for server in self.servers for socket in server.sockets}:
+            _log.info("gateway_serves", port=port, gateway=self._gateway.id)
+            self._announce(port)
         if self._socket is not None:
             self.servers.append(await self._serve_socket(self._socket))
 
@@ -152,10 +151,11 @@ async def _look_for_sandbox(gateway: Gateway) -> None:
         _log.exception("sandbox_not_chosen")
 
 
-async def _renew(gateway: Gateway, context: ssl.SSLContext) -> None:
+async def keep_identity(certificates: Certificates, context: ssl.SSLContext, clock: Clock) -> None:
+    """Serve with what is good now, for ever: what cannot be renewed today is good for months, calls are under way."""
     while True:
-        await gateway.clock.sleep(_RENEW_SECONDS)
+        await clock.sleep(_RENEW_SECONDS)
         try:
-            load_identity(context, await gateway.certificates.ensure())
-        except RetryableError as error:
+            load_identity(context, await certificates.ensure())
+        except FairleadError as error:
             _log.warning("certificate_not_checked", error=str(error))

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable
 from typing import assert_never
 
 from fairlead.clock import Clock
-from fairlead.core.actions import Action, Create, Delete, Drain, Obj, Plan, meta, spec_of
+from fairlead.core.actions import Action, Create, Delete, Drain, Obj, Plan, meta, owner_of, spec_of
 from fairlead.core.leases import wants_drain
 from fairlead.core.manifests import build_event
 from fairlead.core.statuses import status_patch
-from fairlead.errors import Conflict, FairleadError
+from fairlead.errors import Conflict, FairleadError, Refused
 from fairlead.kube import KubeClient, Ref
 from fairlead.logs import get_logger
 from fairlead.services.election import LeadershipLost
@@ -68,9 +68,23 @@ class Applier:
         except Conflict as error:
             if error.reason != "AlreadyExists":  # many at once: their quota was counted by somebody else meanwhile
                 raise
-            return  # one of that name is there: the watch shows which
+            await self._require_own(obj)  # one of that name is there: if it is ours, the watch shows it
+            return
         self._objects.put(created)
         _log.info("created", kind=obj["kind"], namespace=meta(obj)["namespace"], name=meta(obj)["name"])
+
+    async def _require_own(self, pod: Obj) -> None:
+        """Raise if the pod that has the name of another one will keep it: it is somebody else's."""
+        if pod["kind"] != "Pod":
+            return
+        found = await self._kube.get(Ref.of(pod))
+        if found is None or meta(found).get("deletionTimestamp"):
+            return
+        ours, theirs = owner_of(pod), owner_of(found)
+        if _called(ours) != _called(theirs):  # an earlier owner of the same name is gone, and its pods go with it
+            whose = " ".join(_called(theirs)) or "nobody"
+            text = f"the pod {meta(pod)['name']} is there already and belongs to {whose}: delete or rename one of them"
+            raise Refused(text)
 
     async def delete(self, obj: Obj, why: str, *, grace_seconds: int | None = None) -> None:
         """Delete the very object that was observed."""
@@ -116,3 +130,7 @@ class Applier:
     def _require_leadership(self) -> None:
         if not self._leads():
             raise LeadershipLost("the Lease of the operator is over: another process may be active")
+
+
+def _called(owner: Obj | None) -> tuple[str, ...]:
+    return () if owner is None else (owner["kind"], meta(owner)["name"])

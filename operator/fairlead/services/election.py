@@ -7,7 +7,7 @@ from typing import Any, Final
 from fairlead.clock import Clock
 from fairlead.core import names
 from fairlead.core.actions import spec_of
-from fairlead.errors import Conflict, RetryableError
+from fairlead.errors import Conflict, FairleadError, RetryableError, TerminalError
 from fairlead.kube import KubeClient, Ref
 from fairlead.logs import get_logger
 
@@ -54,6 +54,7 @@ class Election:
 
         Raises:
             LeadershipLost: it could not be renewed in time, or somebody else has it.
+            Refused: it may not be renewed, and time is up.
         """
         while True:
             await self._clock.sleep(self._seconds / 5)
@@ -74,7 +75,9 @@ class Election:
             done = await self._write()
         except LeadershipLost:
             raise
-        except RetryableError as error:
+        except FairleadError as error:
+            if isinstance(error, TerminalError) and not self.holds:  # a server that is upgraded refuses for a moment
+                raise
             _log.warning("lease_not_renewed", error=str(error))
             return False
         if done:

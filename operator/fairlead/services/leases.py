@@ -10,8 +10,19 @@ from fairlead.core import names
 from fairlead.core.names import DRAIN_ANNOTATION
 from fairlead.kube import Ref
 
-__all__ = ["DRAIN_ANNOTATION", "build_lease", "describe_agent", "drain_request", "lease_ref", "renewal", "take_over"]
+__all__ = [
+    "DRAIN_ANNOTATION",
+    "UNWRITTEN",
+    "build_lease",
+    "describe_agent",
+    "drain_request",
+    "lease_ref",
+    "renewal",
+    "take_over",
+]
 
+UNWRITTEN: Final = "beat"
+"""The topic of heartbeats whose Lease could not be written; keys are uids of pods."""
 _API_VERSION: Final = "coordination.k8s.io/v1"
 
 

@@ -12,12 +12,13 @@ from fairlead.core import names
 from fairlead.core.actions import Obj, meta, owner_of, spec_of
 from fairlead.core.agent import is_over, is_restarting
 from fairlead.core.external import Health
-from fairlead.core.leases import Judgement, Sighting, forgive, judge
-from fairlead.errors import RetryableError
+from fairlead.core.leases import Judgement, Sighting, forgive, hear, judge
+from fairlead.errors import FairleadError
 from fairlead.kube import KubeClient
 from fairlead.logs import get_logger
 from fairlead.services.abroad import Abroad
 from fairlead.services.applying import Applier
+from fairlead.services.election import LeadershipLost
 from fairlead.services.objects import Key, Objects
 from fairlead.storage import Storage
 
@@ -57,6 +58,7 @@ class Liveness:
         self._namespaces = tuple(namespaces) or ("",)
         self._abroad = Abroad(objects, applier)
         self._judgement = Judgement()
+        self._heard: set[str] = set()
         self._wake = asyncio.Event()
 
     @property
@@ -77,6 +79,10 @@ class Liveness:
         """Have the Leases looked at now: a pod has registered, or is asked to drain."""
         self._wake.set()
 
+    def hear(self, pod: str) -> None:
+        """Take in that a pod gave a heartbeat to a gateway which cannot write its Lease."""
+        self._heard.add(pod)
+
     async def run(self, changed: Callable[[frozenset[str]], Awaitable[None]]) -> None:
         """Look for ever; tell *changed* which pods came to life, went silent, or are asked to drain."""
         while True:
@@ -86,8 +92,10 @@ class Liveness:
                 moved = await self.look()
                 if moved:
                     await changed(moved)
-            except RetryableError as error:
-                _log.warning("leases_not_listed", error=str(error))
+            except LeadershipLost:
+                raise
+            except FairleadError as error:  # refusals too: a server that is being upgraded knows nobody for a moment
+                _log.warning("leases_not_judged", error=str(error))
             took = self._clock.monotonic() - started
             try:
                 async with asyncio.timeout(max(self._interval, _LOOKS_SHARE * took)):
@@ -97,7 +105,9 @@ class Liveness:
 
     async def look(self) -> frozenset[str]:
         """Judge all Leases once; return the uids of the pods whose Lease came, went or asks otherwise."""
-        before, asked = self._judgement, self._clock.monotonic()
+        heard, self._heard = self._heard, set()
+        self._judgement = before = hear(self._judgement, heard)
+        asked = self._clock.monotonic()
         found = await self._list()
         answered, patience = self._clock.monotonic(), _PATIENCE_LOOKS * self._interval
         after = judge(before, found, asked=asked, answered=answered, patience=patience)

@@ -21,6 +21,7 @@ from fairlead.redaction import redact
 from fairlead.services import modelhealth
 from fairlead.services.applying import Applier
 from fairlead.services.declared import Planner
+from fairlead.services.leases import UNWRITTEN
 from fairlead.services.liveness import Liveness
 from fairlead.services.modelhealth import ModelHealth
 from fairlead.services.objects import Key, Objects
@@ -35,7 +36,7 @@ _log = get_logger(__name__)
 _WORKERS: Final = 8
 _BUS_SECONDS: Final = 0.02
 """Events of one run that come within this time are looked at together."""
-_TOPICS: Final = ("run", "agent", "queue", modelhealth.TOPIC)
+_TOPICS: Final = ("run", "agent", "queue", modelhealth.TOPIC, UNWRITTEN)
 _ARRIVAL_SECONDS: Final = 0.25
 """After work came for a pool: a pod that has room has taken it by then."""
 _REFUSED_SECONDS: Final = 60.0
@@ -208,6 +209,8 @@ class Operator:
     async def _hear(self, event: Event) -> None:
         if event.topic == "agent":
             self._liveness.wake()
+        elif event.topic == UNWRITTEN:
+            self._liveness.hear(event.key)
         elif event.topic == "queue":
             await self._work_arrived(event.key)
         elif event.topic == modelhealth.TOPIC:

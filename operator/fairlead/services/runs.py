@@ -10,7 +10,8 @@ from fairlead.api.conditions import ConditionType, Reason
 from fairlead.clock import Clock
 from fairlead.core import conditions, runstatus
 from fairlead.core.actions import Obj, Plan, conditions_of, meta, spec_of, status_of
-from fairlead.core.agent import is_over, pod_trouble
+from fairlead.core.agent import pod_trouble
+from fairlead.core.pool import has_stopped, is_leaving, is_over
 from fairlead.core.workflow import is_finished
 from fairlead.core.workflowrun import budget_of, plan_run_pods
 from fairlead.services.annotations import Annotations
@@ -239,7 +240,8 @@ class Runs:
     async def _after_the_end(self, run: Obj) -> float | None:
         """Delete what has had its time: the run's own pods, and by ``ttlSecondsAfterFinished`` the run."""
         age = self._age(run)
-        own = [pod for pod in self._objects.owned("Pod", meta(run)["uid"]) if _is_there(pod)]
+        pods = self._objects.owned("Pod", meta(run)["uid"])
+        own = [pod for pod in pods if not has_stopped(pod) and not is_leaving(pod)]
         if own and age >= _POD_GRACE:
             for pod in own:
                 await self._applier.delete(pod, "the run has ended")
@@ -276,7 +278,7 @@ class Runs:
 
 
 def _is_there(pod: Obj) -> bool:
-    return not is_over(pod) and not meta(pod).get("deletionTimestamp")
+    return not is_over(pod) and not is_leaving(pod)
 
 
 def _wants_pod(record: Run, facts: Facts) -> bool:

@@ -6,7 +6,8 @@ import asyncio
 import hashlib
 import secrets
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from fairlead.core.manifests import build_event
 from fairlead.errors import Conflict, FairleadError, Refused, RetryableError, TerminalError
 from fairlead.kube import KubeClient, Ref
 from fairlead.logs import get_logger
-from fairlead.services.leases import build_lease, describe_agent, lease_ref, renewal, take_over
+from fairlead.services.leases import UNWRITTEN, build_lease, describe_agent, lease_ref, renewal, take_over
 from fairlead.services.tasks import Tasks
 from fairlead.services.wakeups import Wakeups
 from fairlead.storage.base import AgentSession, Claimed, Event, Fence, Fenced, Storage
@@ -33,6 +34,8 @@ _MAX_LEASE_DIGITS: Final = 5
 _BEATS_PER_LEASE: Final = 3
 _LOOK_AGAIN_SECONDS: Final = 5.0
 _FORGOTTEN_AFTER_BEATS: Final = 2
+_LATE_SECONDS: Final = 0.5
+"""What writing a Lease may take before the operator is told of the heartbeat: short ones are renewed each second."""
 TOPIC: Final = "queue"
 _TRUST_SECONDS: Final = 2.0
 _KEPT: Final = 4096
@@ -304,15 +307,38 @@ class Sessions:
         await self._kube.merge_patch(ref, take_over(lease, found or {}))
 
     async def _renew(self, session: AgentSession) -> bool:
+        """Write the Lease; while that fails, or takes long, the pod goes on, and the operator is told that it lives."""
         ref = lease_ref(session.namespace, session.pod)
         try:
-            lease = await self._kube.merge_patch(ref, renewal(session.pod_uid, self._clock.now()))
-            if lease is None:
-                await self._mend_lease(session)
-        except RetryableError as error:  # nobody can judge the Lease meanwhile; the pod goes on
+            async with self._telling_late(session):
+                lease = await self._kube.merge_patch(ref, renewal(session.pod_uid, self._clock.now()))
+                if lease is None:
+                    await self._mend_lease(session)
+        except Unauthenticated:
+            raise
+        except FairleadError as error:
             _log.warning("lease_not_renewed", namespace=session.namespace, pod=session.pod, error=str(error))
+            await self._tell_unwritten(session)
             return False
         return lease is not None and wants_drain(lease)
+
+    @asynccontextmanager
+    async def _telling_late(self, session: AgentSession) -> AsyncIterator[None]:
+        async def tell() -> None:
+            await self._clock.sleep(_LATE_SECONDS)
+            await self._tell_unwritten(session)
+
+        late = asyncio.create_task(tell())
+        try:
+            yield
+        finally:
+            late.cancel()
+
+    async def _tell_unwritten(self, session: AgentSession) -> None:
+        try:
+            await self._storage.publish(Event(UNWRITTEN, session.pod_uid))
+        except RetryableError as error:  # the operator asks whether storage answers before it believes a silence
+            _log.warning("heartbeat_not_announced", namespace=session.namespace, pod=session.pod, error=str(error))
 
     async def _mend_lease(self, session: AgentSession) -> None:
         """Somebody deleted the Lease; while its pod is there, it is there."""

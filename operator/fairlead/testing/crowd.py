@@ -153,7 +153,10 @@ def build_pod(member: Member) -> Obj:
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {**meta, "ownerReferences": [owner]},
-        "status": {"phase": "Running", "containerStatuses": [{"state": {"running": {}}}]},
+        "status": {
+            "phase": "Running",
+            "containerStatuses": [{"name": names.AGENT_CONTAINER, "state": {"running": {}}}],
+        },
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import uuid
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,8 @@ class FakeKube:
         """User, verb and namespace."""
         self.failure: Exception | None = None
         """Raised by everything, while set."""
+        self.held: asyncio.Event | None = None
+        """What patches wait for."""
         self.reviews = 0
         self._version = 0
 
@@ -52,6 +55,8 @@ class FakeKube:
     async def merge_patch(self, ref: Ref, patch: Mapping[str, Any]) -> dict[str, Any] | None:
         """Merge a patch into an object."""
         self._fail()
+        if self.held is not None:
+            await self.held.wait()
         if ref not in self.objects:
             return None
         return self._store(ref, _merged(self.objects[ref], patch))

@@ -13,6 +13,7 @@ from fairlead.core import names
 from fairlead.core.actions import Create, Delete, Plan
 from fairlead.core.manifests import PodSettings, build_event, build_pool_pod, build_run_pod, build_started_run
 from fairlead.core.model import plan_model, trouble_of
+from fairlead.core.pool import is_over
 from fairlead.core.references import References
 from fairlead.core.statuses import status_patch
 from fairlead.core.workflow import Observed, plan_workflow
@@ -190,6 +191,41 @@ def test_plan_run_pods_one_while_wanted_and_a_new_name_for_each_claim() -> None:
     assert second.obj["metadata"]["name"] != first.obj["metadata"]["name"]
     assert plan_run_pods(run, [], number=1, wanted=False, settings=SETTINGS) == ()
     assert plan_run_pods(run, [], number=1, wanted=True, settings=None) == ()
+
+
+def beside_a_proxy(run: dict[str, Any], **state: Any) -> dict[str, Any]:
+    """Return a run's pod into which a cluster has injected a proxy that never ends."""
+    containers = [{"name": "istio-proxy", "state": {"running": {}}}, {"name": "agent", "state": state}]
+    return {**build_run_pod(run, 0, SETTINGS), "status": {"phase": "Running", "containerStatuses": containers}}
+
+
+def test_plan_run_pods_one_whose_agent_has_ended_makes_room_whatever_runs_on_beside_it() -> None:
+    run = make("WorkflowRun", "r", {})
+    pod = beside_a_proxy(run, terminated={"exitCode": 0})
+    for wanted in (True, False):
+        assert [type(one) for one in plan_run_pods(run, [pod], number=1, wanted=wanted, settings=SETTINGS)] == [Delete]
+    leaving = {**pod, "metadata": {**pod["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z"}}
+    assert plan_run_pods(run, [leaving], number=1, wanted=False, settings=SETTINGS) == ()
+    ended = {**pod, "status": {**pod["status"], "phase": "Succeeded"}}
+    assert plan_run_pods(run, [ended], number=1, wanted=False, settings=SETTINGS) == ()  # its log can still be read
+
+
+@pytest.mark.parametrize(
+    ("state", "policy", "over"),
+    [
+        pytest.param({"terminated": {"exitCode": 0}}, "OnFailure", True, id="done"),
+        pytest.param({"terminated": {"exitCode": 1}}, "OnFailure", False, id="is-started-again"),
+        pytest.param({"terminated": {"exitCode": 1}}, "Never", True, id="failed-for-good"),
+        pytest.param({"terminated": {"exitCode": 0}}, "Always", False, id="a-pools"),
+        pytest.param({"waiting": {"reason": "CrashLoopBackOff"}}, "OnFailure", False, id="crashing"),
+        pytest.param({"running": {}}, "OnFailure", False, id="running"),
+        pytest.param({}, "OnFailure", False, id="not-known"),
+    ],
+)
+def test_is_over_looks_only_at_the_agent(state: dict[str, Any], policy: str, *, over: bool) -> None:
+    pod = beside_a_proxy(make("WorkflowRun", "r", {}), **state)
+    pod["spec"]["restartPolicy"] = policy
+    assert is_over(pod) is over
 
 
 def test_build_event_note_has_as_many_bytes_as_a_server_takes() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from fairlead.core.actions import Create, Delete
-from fairlead.errors import Conflict
+from fairlead.errors import Conflict, Refused
 from fairlead.services.applying import Applier
 from fairlead.services.election import Election, LeadershipLost
 from fairlead.services.objects import Objects
@@ -42,3 +42,37 @@ async def test_create_that_a_quota_counted_anew_is_tried_again_and_one_that_is_t
     kube.failure = Conflict("Operation cannot be fulfilled on resourcequotas", reason="Conflict")
     with pytest.raises(Conflict, match="resourcequotas"):
         await applier.act([Create(POD)])
+
+
+def owned(kind: str, name: str, **more: Any) -> dict[str, Any]:
+    owners = [{"apiVersion": "x/v1", "kind": kind, "name": name, "uid": f"{kind}-{name}", "controller": True}]
+    return {**POD, "metadata": {**POD["metadata"], "ownerReferences": owners, **more}}
+
+
+@pytest.mark.parametrize(
+    ("there", "whose"),
+    [
+        pytest.param(owned("StatefulSet", "web"), "StatefulSet web", id="a-stateful-sets"),
+        pytest.param(POD, "nobody", id="a-persons"),
+    ],
+)
+async def test_create_pod_whose_name_somebody_else_has_is_refused_by_name(there: dict[str, Any], whose: str) -> None:
+    fake: Any = FakeKube()
+    applier = Applier(fake, Objects(), FakeClock(), reporter="r", leads=lambda: True)
+    await fake.create(there)
+    with pytest.raises(Refused, match=f"the pod p is there already and belongs to {whose}"):
+        await applier.act([Create(owned("Agent", "web"))])
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        pytest.param(owned("Agent", "web"), id="ours"),
+        pytest.param(owned("StatefulSet", "web", deletionTimestamp="2026-01-01T00:00:00Z"), id="one-that-goes"),
+    ],
+)
+async def test_create_pod_whose_name_will_be_free_or_is_ours_is_no_error(there: dict[str, Any]) -> None:
+    fake: Any = FakeKube()
+    applier = Applier(fake, Objects(), FakeClock(), reporter="r", leads=lambda: True)
+    await fake.create(there)
+    await applier.act([Create(owned("Agent", "web"))])

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from fairlead.core import names
-from fairlead.gateway.server import load_identity
+from fairlead.errors import Refused, Unavailable
+from fairlead.gateway.server import keep_identity, load_identity
 from fairlead.kube import Ref
 from fairlead.services.certificates import Certificates, Identity, is_good, make_authority, make_identity
 from fairlead.testing.clock import FakeClock
@@ -22,6 +23,22 @@ CONFIG_MAP = Ref("v1", "ConfigMap", names.GATEWAY_CA_CONFIGMAP, "fairlead-system
 
 def certificates(kube: Any, clock: FakeClock, hosts: tuple[str, ...] = HOSTS) -> Certificates:
     return Certificates(kube, clock, namespace="fairlead-system", hosts=hosts)
+
+
+class Refusing:
+    """Certificates of a server that refuses for a moment, and then shows a bug."""
+
+    def __init__(self) -> None:
+        self.answers: list[Exception] = [Refused("Unauthorized"), Unavailable("down"), RuntimeError("a bug")]
+
+    async def ensure(self) -> Identity:
+        raise self.answers.pop(0)
+
+
+async def test_keep_identity_goes_on_whatever_the_server_answers() -> None:
+    refusing: Any = Refusing()
+    with pytest.raises(RuntimeError, match="a bug"):
+        await keep_identity(refusing, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), FakeClock())
 
 
 async def test_ensure_makes_it_once_and_publishes_the_authority() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from fairlead.errors import Conflict, Unavailable
+from fairlead.errors import Conflict, Refused, Unavailable
 from fairlead.kube import Ref
 from fairlead.services.election import Election, LeadershipLost
 from fairlead.testing.clock import FakeClock
@@ -18,12 +19,17 @@ class LeaseServer:
     def __init__(self) -> None:
         self.lease: dict[str, Any] | None = None
         self.down = False
+        self.refuses = 0
+        """How many requests are refused before one is answered."""
         self.version = 0
 
     async def get(self, ref: Ref) -> dict[str, Any] | None:
         del ref
         if self.down:
             raise Unavailable("down")
+        if self.refuses:
+            self.refuses -= 1
+            raise Refused("Unauthorized", reason="Unauthorized")
         return self.lease
 
     async def create(self, obj: dict[str, Any]) -> dict[str, Any]:
@@ -111,3 +117,28 @@ async def test_keep_ends_before_the_lease_is_over_when_the_server_is_gone() -> N
         await first.keep()
     assert clock.monotonic() - began < 15
     assert not first.holds
+
+
+async def test_keep_survives_a_server_that_refuses_for_a_moment() -> None:
+    server, clock = LeaseServer(), FakeClock()
+    first = candidate(server, clock, "first")
+    await first.acquire()
+    server.refuses = 2
+    keeping = asyncio.create_task(first.keep())
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert len(clock.slept) > 10
+    assert (server.refuses, keeping.done(), first.holds) == (0, False, True)
+    keeping.cancel()
+
+
+async def test_keep_and_acquire_end_where_the_server_refuses_for_good() -> None:
+    server, clock = LeaseServer(), FakeClock()
+    first, second = candidate(server, clock, "first"), candidate(server, clock, "second")
+    await first.acquire()
+    began, server.refuses = clock.monotonic(), 1000
+    with pytest.raises(Refused):
+        await first.keep()
+    assert clock.monotonic() - began < 15
+    with pytest.raises(Refused):
+        await second.acquire()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from fairlead.core import names
 from fairlead.core.conditions import rfc3339
 from fairlead.errors import Refused, RetryableError, Unavailable
 from fairlead.kube import Ref
+from fairlead.services.election import LeadershipLost
+from fairlead.services.leases import UNWRITTEN
 from fairlead.services.objects import Key
 from fairlead.storage.base import Event, RunState
 from fairlead.testing.operatorworld import NODES, OperatorWorld, operator_world
@@ -88,6 +91,28 @@ async def test_run_pod_that_is_refused_is_said_and_tried_again_slowly(world: Ope
     assert len(world.kube.of_kind("Pod")) == 1
 
 
+async def test_agent_and_run_say_whose_pod_has_the_name_of_theirs(world: OperatorWorld) -> None:
+    owner = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "uid": "s", "controller": True}
+    for name in ("web-0", "web-r0"):
+        world.kube.add({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "ownerReferences": [owner]}})
+    await world.add("Model", "m", {"model": "x"})
+    await world.add("Workflow", "w", {"model": "m", "nodes": NODES})
+    agent = await world.add("Agent", "web", {})
+    run = await world.add("WorkflowRun", "web", {"workflowRef": {"name": "w"}})
+    for key, condition in ((agent, "Ready"), (run, "Succeeded")):
+        assert await world.settle(key) == 60
+        assert "belongs to StatefulSet web" in world.condition(key, condition)["message"]
+
+
+async def test_agent_and_run_of_one_name_have_a_pod_each(world: OperatorWorld) -> None:
+    await world.add("Model", "m", {"model": "x"})
+    await world.add("Workflow", "w", {"model": "m", "nodes": NODES})
+    await world.settle(await world.add("Agent", "web", {}))
+    await world.settle(await world.add("WorkflowRun", "web", {"workflowRef": {"name": "w"}}))
+    owners = {pod["metadata"]["ownerReferences"][0]["kind"] for pod in world.kube.of_kind("Pod")}
+    assert owners == {"Agent", "WorkflowRun"}
+
+
 async def test_run_pod_on_a_node_that_is_gone_is_replaced(world: OperatorWorld) -> None:
     await world.add("Model", "m", {"model": "x"})
     await world.add("Workflow", "w", {"model": "m", "nodes": NODES})
@@ -109,6 +134,22 @@ async def test_run_pod_on_a_node_that_is_gone_is_replaced(world: OperatorWorld) 
 
     (other,) = world.kube.of_kind("Pod")
     assert other["metadata"]["uid"] != pod["metadata"]["uid"]
+
+
+async def test_run_that_has_ended_ends_what_was_injected_into_its_pod(world: OperatorWorld) -> None:
+    await world.add("Model", "m", {"model": "x"})
+    await world.add("Workflow", "w", {"model": "m", "nodes": NODES})
+    key = await world.add("WorkflowRun", "r", {"workflowRef": {"name": "w"}})
+    await world.settle(key)
+    (pod,) = world.kube.of_kind("Pod")
+    await world.finish(await world.claim(names.run_pool(CLUSTER, "default", key.uid)))
+    done = {"name": "agent", "state": {"terminated": {"exitCode": 0}}}
+    pod["status"] = {"phase": "Running", "containerStatuses": [{"name": "proxy", "state": {"running": {}}}, done]}
+    await world.settle(key)
+
+    world.clock.advance(31)
+    await world.settle(key)
+    assert world.kube.of_kind("Pod") == []
 
 
 async def test_run_that_is_over_is_looked_at_without_storage(world: OperatorWorld) -> None:
@@ -156,6 +197,10 @@ def lease_of(pod: dict[str, Any], renewed: str) -> dict[str, Any]:
     meta = {"name": pod["metadata"]["name"], "namespace": "default"}
     spec = {"holderIdentity": pod["metadata"]["uid"], "leaseDurationSeconds": 15, "renewTime": renewed}
     return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta, "spec": spec}
+
+
+def crashing(name: str) -> dict[str, Any]:
+    return {"name": name, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}
 
 
 async def pool_pod(world: OperatorWorld, **status: Any) -> dict[str, Any]:
@@ -225,6 +270,22 @@ async def test_liveness_a_silent_gateway_is_not_the_agents_fault(world: Operator
     assert len(leases(world)) == 0
 
 
+async def test_liveness_a_pod_that_is_heard_lives_though_its_lease_is_not_written(world: OperatorWorld) -> None:
+    pod = await pool_pod(world)
+    await world.liveness.look()
+    for _ in range(12):
+        await watch(world, 4)
+        await world.operator._hear(Event(UNWRITTEN, pod["metadata"]["uid"]))
+        await world.operator._hear(Event(UNWRITTEN, "unknown"))
+        world.kube.failure = Unavailable("down")
+        with pytest.raises(Unavailable):
+            await world.liveness.look()  # what was heard is not forgotten
+        world.kube.failure = None
+        assert world.liveness.alive == {pod["metadata"]["uid"]}
+    await watch(world, 18)
+    assert Ref.of(pod) not in world.kube.objects
+
+
 async def test_liveness_an_operator_without_processor_takes_nobody_for_dead(world: OperatorWorld) -> None:
     await pool_pod(world)
     await world.liveness.look()
@@ -235,11 +296,43 @@ async def test_liveness_an_operator_without_processor_takes_nobody_for_dead(worl
 
 
 async def test_liveness_a_pod_that_is_starting_again_keeps_its_place(world: OperatorWorld) -> None:
-    pod = await pool_pod(world, containerStatuses=[{"state": {"waiting": {"reason": "CrashLoopBackOff"}}}])
+    pod = await pool_pod(world, containerStatuses=[crashing("agent")])
     await world.liveness.look()
     await watch(world, 18)
     assert Ref.of(pod) in world.kube.objects
     assert leases(world) == []
+
+
+async def test_liveness_a_pod_whose_agent_hangs_is_deleted_whatever_crashes_beside_it(world: OperatorWorld) -> None:
+    agent = {"name": "agent", "state": {"running": {}}}
+    pod = await pool_pod(world, containerStatuses=[crashing("vault-agent"), agent])
+    await world.liveness.look()
+    await watch(world, 18)
+    assert Ref.of(pod) not in world.kube.objects
+
+
+async def test_liveness_goes_on_after_a_refusal_and_ends_when_another_operator_may_be_active(
+    world: OperatorWorld,
+) -> None:
+    heard = asyncio.Event()
+
+    async def changed(_: frozenset[str]) -> None:
+        heard.set()
+
+    await pool_pod(world)
+    world.kube.failure = Refused("Unauthorized", reason="Unauthorized")
+    watching = asyncio.create_task(world.liveness.run(changed))
+    await asyncio.sleep(0)
+    world.kube.failure = None
+    world.liveness.wake()
+    hearing = asyncio.create_task(heard.wait())
+    await asyncio.wait({watching, hearing}, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+    assert hearing.done()
+
+    world.kube.failure = LeadershipLost("another one")
+    world.liveness.wake()
+    with pytest.raises(LeadershipLost):
+        await watching
 
 
 async def test_liveness_nobody_misses_a_pod_that_has_done_its_work(world: OperatorWorld) -> None:

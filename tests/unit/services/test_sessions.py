@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from fairlead.core import names
 from fairlead.errors import Refused, Unavailable
 from fairlead.kube import Ref, TokenIdentity
+from fairlead.services.leases import UNWRITTEN
 from fairlead.services.sessions import Sessions, Unauthenticated, UnknownProtocol, token_digest
 from fairlead.services.tasks import Tasks
 from fairlead.services.wakeups import Wakeups
@@ -239,6 +241,29 @@ async def test_heartbeat_works_while_the_cluster_does_not(world: World) -> None:
     session = await world.sessions.authenticate(registered.session)
     world.kube.failure = Unavailable("no API server")
     assert (await world.sessions.heartbeat(session, Heartbeat(tasks=("x",)))).lost == ("x",)
+
+
+@pytest.mark.parametrize("why", [Unavailable("too many requests"), Refused("a webhook says no", reason="Forbidden")])
+async def test_heartbeat_whose_lease_cannot_be_written_is_told_to_the_operator(world: World, why: Exception) -> None:
+    registered = await world.sessions.register(await world.pod(), REGISTER)
+    session = await world.sessions.authenticate(registered.session)
+    async with aclosing(world.storage.subscribe(UNWRITTEN)) as told:  # type: ignore[type-var]
+        await world.sessions.heartbeat(session, Heartbeat())
+        world.kube.failure = why
+        assert (await world.sessions.heartbeat(session, Heartbeat(tasks=("x",)))).lost == ("x",)
+        assert (await asyncio.wait_for(anext(told), 10)).key == session.pod_uid
+
+
+async def test_heartbeat_whose_lease_is_not_written_at_once_is_told_to_the_operator(world: World) -> None:
+    registered = await world.sessions.register(await world.pod(), REGISTER)
+    session = await world.sessions.authenticate(registered.session)
+    world.kube.held = asyncio.Event()
+    async with aclosing(world.storage.subscribe(UNWRITTEN)) as told:  # type: ignore[type-var]
+        beating = asyncio.create_task(world.sessions.heartbeat(session, Heartbeat()))
+        assert (await asyncio.wait_for(anext(told), 10)).key == session.pod_uid
+        assert not beating.done()
+        world.kube.held.set()
+        await beating
 
 
 async def test_heartbeat_that_does_not_know_its_task_gives_it_back(world: World) -> None:
