@@ -319,9 +319,8 @@ class Schedule(Endings):
         """
         looks_up = node.cache is not None and (node.for_each is None or work.item is not None)
         forced = frame.forced is None or node.name in frame.forced
-        compares = (
-            not forced and self._earlier.knows(work) and not in_handler(work.node)
-        )  # it acts on how this run ends
+        acts_on_end = in_handler(work.node)
+        compares = not forced and not acts_on_end and self._earlier.knows(work)
         digest = self._digests.of(frame, node, work.item) if compares or looks_up else ""
         earlier = self._earlier.find(work, digest) if compares else None
         if earlier is not None:
