@@ -90,7 +90,7 @@ def pending(run: Obj, reason: Reason, message: str, *, workflow: str = "") -> Pl
 
 def is_changed(run: Obj) -> bool:
     """Return whether a run that waits is not any more what it was when it was first seen."""
-    return status_of(run).get("givenDigest") not in (None, _given(run))
+    return status_of(run).get("givenDigest") not in (None, "", _given(run))
 
 
 def _given(run: Obj) -> str:
