@@ -143,23 +143,17 @@ def _cluster(target: Target) -> Iterator[Finding]:
 async def _look(session: Session) -> list[Finding]:
     """Return what can be said about the cluster that is meant."""
     from fairlead.cli.gateway import open_gateway
-    from fairlead.core import names
-    from fairlead.errors import FairleadError
-    from fairlead.kube import Ref
+    from fairlead.errors import FairleadError, Refused
 
     found = [Finding("ok", f"the Kubernetes API at {session.kube.server} answers")]
-    for plural in ("workflows", "workflowruns", "agents", "models", "tools"):
-        ref = Ref("apiextensions.k8s.io/v1", "CustomResourceDefinition", f"{plural}.{names.GROUP}")
-        if await session.kube.get(ref) is None:
-            fix = "kubectl apply -k manifests/base"
-            return [*found, Finding("bad", f"Fairlead is not installed there: no {plural}.{names.GROUP}", fix)]
-    lease = Ref("coordination.k8s.io/v1", "Lease", names.OPERATOR_LEASE, names.SYSTEM_NAMESPACE)
-    holder = ((await session.kube.get(lease)) or {}).get("spec", {}).get("holderIdentity")
-    found.append(
-        Finding("ok", f"the operator is {holder}")
-        if holder
-        else Finding("bad", "no operator is active", f"kubectl -n {names.SYSTEM_NAMESPACE} get pods")
-    )
+    for check in (_kinds, _operator):
+        try:
+            finding = await check(session)
+        except Refused as error:  # a user of one namespace: what is left to see is the gateway's answer
+            finding = Finding("note", f"not looked at: {error}")
+        found += [finding] if finding is not None else []
+        if finding is not None and finding.state == "bad" and check is _kinds:
+            return found
     try:
         async with open_gateway(session) as gateway:
             await gateway.runs(session.namespace, limit=1)
@@ -168,6 +162,31 @@ async def _look(session: Session) -> list[Finding]:
     except FairleadError as error:
         found.append(Finding("bad", f"the gateway: {error}"))
     return found
+
+
+async def _kinds(session: Session) -> Finding | None:
+    """Return what is wrong with Fairlead's kinds, or None."""
+    from fairlead.core import names
+    from fairlead.kube import Ref
+
+    for plural in ("workflows", "workflowruns", "agents", "models", "tools"):
+        ref = Ref("apiextensions.k8s.io/v1", "CustomResourceDefinition", f"{plural}.{names.GROUP}")
+        if await session.kube.get(ref) is None:
+            fix = "kubectl apply -k manifests/base"
+            return Finding("bad", f"Fairlead is not installed there: no {plural}.{names.GROUP}", fix)
+    return None
+
+
+async def _operator(session: Session) -> Finding:
+    """Return which operator is active."""
+    from fairlead.core import names
+    from fairlead.kube import Ref
+
+    lease = Ref("coordination.k8s.io/v1", "Lease", names.OPERATOR_LEASE, names.SYSTEM_NAMESPACE)
+    holder = ((await session.kube.get(lease)) or {}).get("spec", {}).get("holderIdentity")
+    if holder:
+        return Finding("ok", f"the operator is {holder}")
+    return Finding("bad", "no operator is active", f"kubectl -n {names.SYSTEM_NAMESPACE} get pods")
 
 
 def _sandbox(shown: Mapping[str, str]) -> Finding:
